@@ -1,0 +1,1 @@
+"""Calibration objects made of kernels and files: masters, bias model."""

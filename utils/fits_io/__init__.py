@@ -1,0 +1,1 @@
+"""Files in and out: atomic writes, keywords, header scan, row blocks, products, capture logs."""

@@ -1,0 +1,1 @@
+"""Kernels: numpy and scipy only; arrays in, arrays out."""
