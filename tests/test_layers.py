@@ -57,7 +57,7 @@ def imported(source):
             if node.level:
                 names.add("." * node.level + (node.module or ""))
             else:
-                # The last part may be a module (utils.kernels.noise) or a name in one (utils.errors.InputError).
+                # The last part is a module (utils.kernels.noise) or a name in one (utils.errors.InputError).
                 names.update(f"{node.module}.{alias.name}" for alias in node.names)
     return names
 
