@@ -1,0 +1,30 @@
+"""Numbers in file and folder names: no '-0.0', short exposures told apart, one spelling in all pipelines."""
+
+
+def label(value, digits, point="."):
+    """Write a number with ``digits`` decimals, never '-0.0'; ``point`` replaces the decimal point.
+
+    >>> label(-0.04, 1), label(-5, 1, "p")
+    ('0.0', '-5p0')
+    """
+    text = f"{float(value):.{digits}f}"
+    if float(text) == 0:
+        text = text.lstrip("-")
+    return text.replace(".", point)
+
+
+def exposure_label(exposure, digits=2, point="."):
+    """Write an exposure time [s] with ``digits`` decimals, or as ``{:g}`` where these fail (< 0.01 s).
+
+    >>> exposure_label(1.0), exposure_label(1.2e-05), exposure_label(0.001, point="p")
+    ('1.00', '1.2e-05', '0p001')
+    """
+    exposure = float(exposure)
+    if exposure < 0.01 or float(f"{exposure:.{digits}f}") == 0:
+        return f"{exposure:g}".lstrip("-" if exposure == 0 else "").replace(".", point)
+    return label(exposure, digits, point)
+
+
+def exposure_folder(exposure):
+    """Name the folder of one exposure time [s]: 'exp_1p00', 'exp_1p2e-05'."""
+    return f"exp_{exposure_label(exposure, point='p')}"
