@@ -7,6 +7,7 @@ import numpy as np
 
 from utils.errors import InputError
 from utils.fits_io.fits_cards import BLOCK, CARD
+from utils.fits_io.header_scan import parse_cards
 
 _END = b"END".ljust(CARD)
 _TYPES = {8: np.uint8, 16: ">i2", 32: ">i4", -32: ">f4", -64: ">f8"}
@@ -19,7 +20,7 @@ class Product:
     data : (ny, nx) float32, or uint8 for a mask product.
     uncert : (ny, nx) float32, 1 sigma in ``unit``, or None.   dq : (ny, nx) int16 bits, or None.
     mask : (ny, nx) bool, True = not usable (all False where the file has no MASK).
-    header : astropy.io.fits.Header of the primary HDU.
+    header : dict keyword -> value of the primary HDU, typed as astropy types them, without HISTORY and COMMENT.
     inputs : list of dict file, temperature, exposure, time, datasum (None where unknown).
     """
 
@@ -30,7 +31,7 @@ class Product:
     uncert: np.ndarray | None
     dq: np.ndarray | None
     mask: np.ndarray
-    header: object
+    header: dict
     inputs: list
 
 
@@ -83,8 +84,6 @@ def read_plane(path, extname):
 
 def _hdus(path):
     """Split a file into its (header, bytes of the data) pairs."""
-    from astropy.io import fits
-
     try:
         with open(path, "rb") as stream:
             content = memoryview(stream.read())
@@ -94,11 +93,14 @@ def _hdus(path):
         raise InputError(f"{path}: got no FITS file, expected a FITS product")
     hdus, position = [], 0
     while position < len(content):
-        text = _header_text(path, content, position)
-        header = fits.Header.fromstring(text)
-        position += len(text)
-        shape = _shape(header)
-        size = math.prod(shape) * abs(header["BITPIX"]) // 8 if shape else 0
+        block = _header_block(path, content, position)
+        header = parse_cards(block)
+        try:
+            shape = _shape(header)
+            size = math.prod(shape) * abs(header["BITPIX"]) // 8 if shape else 0
+        except (KeyError, TypeError) as error:
+            raise InputError(f"{path}: damaged header at byte {position}, expected BITPIX, NAXIS") from error
+        position += len(block)
         if position + size > len(content):
             raise InputError(f"{path}: truncated, got {len(content)} bytes, expected {position + size}")
         hdus.append((header, content[position : position + size]))
@@ -106,14 +108,14 @@ def _hdus(path):
     return hdus
 
 
-def _header_text(path, content, start):
+def _header_block(path, content, start):
     """Return the header that begins at ``start``: whole blocks of cards, END and its blanks included."""
     for end in range(start + BLOCK, len(content) + 1, BLOCK):
         block = bytes(content[end - BLOCK : end])
         if not block.isascii():
             break
         if any(block[card : card + CARD] == _END for card in range(0, BLOCK, CARD)):
-            return bytes(content[start:end]).decode("ascii")
+            return bytes(content[start:end])
     raise InputError(f"{path}: got a damaged header at byte {start}, expected FITS cards up to END")
 
 
