@@ -1,7 +1,7 @@
 """What the simulated sensor is: its specification, and the fixed per-pixel maps drawn from it.
 
-Units: levels are in product ADU (one step of the converter, 16 stored counts for 12 bits left-justified in 16), charge
-is in electrons, temperature in degC, time in seconds.
+Units: levels in product ADU (a step of the converter; 16 stored counts for 12 bits left-justified in 16),
+charge in electrons, temperature in degC, time in seconds.
 Each layer draws from its own random stream, so that switching one off leaves every other map as it was.
 """
 
