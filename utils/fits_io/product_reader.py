@@ -20,7 +20,7 @@ class Product:
     data : (ny, nx) float32, or uint8 for a mask product.
     uncert : (ny, nx) float32, 1 sigma in ``unit``, or None.   dq : (ny, nx) int16 bits, or None.
     mask : (ny, nx) bool, True = not usable (all False where the file has no MASK).
-    header : dict keyword -> value of the primary HDU, typed as astropy types them, without HISTORY and COMMENT.
+    header : dict keyword -> value of the primary HDU, typed as astropy does, without HISTORY and COMMENT.
     inputs : list of dict file, temperature, exposure, time, datasum (None where unknown).
     """
 
