@@ -1,0 +1,1 @@
+"""Bias pipeline: master biases, and a model of every pixel against temperature."""
