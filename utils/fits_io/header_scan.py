@@ -50,9 +50,13 @@ _COMPLEX = re.compile(r"\( *([^,()]*?) *, *([^,()]*?) *\)")
 
 
 class UnusableFits(InputError):
-    """A file without a usable two-dimensional image; ``prodtype`` is its PRODTYPE card, where it has one."""
+    """A file without a usable two-dimensional image; ``prodtype`` is its PRODTYPE card, where it has one.
+
+    ``lasting`` is False where the disk or the permissions failed and not the content.
+    """
 
     prodtype: str | None = None
+    lasting = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +84,8 @@ class FitsImage:
 # --- cards ----------------------------------------------------------------------------------------
 
 
-def _number(text: str) -> int | float | None:
+def parse_number(text: str) -> int | float | None:
+    """Number as FITS spells it (1D5, + 3., .5E-3); None where the text is none."""
     match = _NUMBER.match(text)
     if match is None:
         return None
@@ -103,12 +108,12 @@ def _value(body: str) -> Any:
         return None
     if text in ("T", "F"):
         return text == "T"
-    number = _number(text)
+    number = parse_number(text)
     if number is not None:
         return number
     match = _COMPLEX.match(text)
     if match:
-        real, imaginary = _number(match[1]), _number(match[2])
+        real, imaginary = parse_number(match[1]), parse_number(match[2])
         if real is not None and imaginary is not None:
             return complex(real, imaginary)
     return text
@@ -351,7 +356,9 @@ def scan_header(path: str | os.PathLike) -> FitsImage:
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise UnusableFits(f"{path}: damaged gzip file ({error})") from error
     except OSError as error:
-        raise UnusableFits(f"{path}: cannot be read ({error.strerror or error})") from error
+        failed = UnusableFits(f"{path}: cannot be read ({error.strerror or error})")
+        failed.lasting = False
+        raise failed from error
 
 
 def _scan_or_error(path: str | os.PathLike) -> FitsImage | InputError:

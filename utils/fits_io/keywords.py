@@ -109,6 +109,11 @@ def kind_of_name(name: str) -> str | None:
     return kinds.pop() if len(kinds) == 1 else None
 
 
+def is_kind_alone(name: str) -> bool:
+    """Whether a name says a kind and nothing else ('Flats', 'BIAS', 'darks_2'; not 'flat_campaign')."""
+    return len(_WORDS.findall(name)) == 1 and kind_of_name(name) is not None
+
+
 def kind_of_path(path: str | PurePath) -> tuple[str | None, str]:
     """(kind, where it was found): the file's name, then its folders from the inner to the outer."""
     parts = PurePath(path).parts
@@ -132,6 +137,40 @@ def _kind(cards: Mapping[str, Any], path: str | PurePath) -> tuple[str | None, s
                 return named, where, False
         return kind, keyword, "master" in text.lower()
     return *kind_of_path(path), False
+
+
+# --- light frames -------------------------------------------------------------------------------
+
+MODES = ("vis", "uv")
+LONGEST_UV_EXPOSURE = 1.5  # s: a light frame that neither its name nor its filter tells is uv up to here
+_MODE_WORDS = {
+    "uv": re.compile(r"[nf]?uv"),
+    "vis": re.compile(r"vis|visible|visual"),
+}
+_MODE_FILTERS = {
+    "uv": re.compile(r"[nf]?uv\w*|u'?"),
+    "vis": re.compile(r"vis\w*|[bvrigzylc]'?|red|green|blue|clear|lum(?:inance)?"),
+}
+_NO_FIELD = re.compile(r"(?:vis|visible|uv|fits?|frames?|lights?|raw|attempt\W?\d*)$", re.IGNORECASE)
+
+
+def mode_of(path: str | PurePath, filter_name: str, exposure: float) -> str:
+    """'vis' or 'uv': by a word of the name or of the nearest folder, else by FILTER, else by EXPTIME."""
+    for part in reversed(PurePath(path).parts):
+        words = [word.lower() for word in _WORDS.findall(_EXTENSION.sub("", part))]
+        modes = {mode for mode, pattern in _MODE_WORDS.items() if any(map(pattern.fullmatch, words))}
+        if len(modes) == 1:
+            return modes.pop()
+    for mode, pattern in _MODE_FILTERS.items():
+        if pattern.fullmatch(filter_name.lower()):
+            return mode
+    return "uv" if exposure <= LONGEST_UV_EXPOSURE else "vis"
+
+
+def field_of(path: str | PurePath) -> str | None:
+    """Innermost folder that is not called after a mode, a format or an attempt; None without one."""
+    folders = PurePath(path).parts[:-1]
+    return next((name for name in reversed(folders) if not _NO_FIELD.match(name)), None)
 
 
 # --- numbers --------------------------------------------------------------------------------------
