@@ -190,6 +190,7 @@ def test_truth_maps_and_json(small):
         with fits.open(small.out / "truth" / name, checksum=True) as hdus:
             header, data = hdus[0].header, hdus[0].data
             stem = name.removesuffix(".fits")
+            assert "20" not in header.comments["CHECKSUM"] + header.comments["DATASUM"]  # no date: same bytes
             assert header["PRODTYPE"] == f"TRUTH_{stem.upper()}"
             assert data.shape == (40, 56)
             np.testing.assert_array_equal(
@@ -365,6 +366,9 @@ def test_command_line():
     assert re.fullmatch(
         r".*utils: got a folder with \d+ entries, expected a new or empty folder\n", refused.stderr
     )
+    wrong = run("-m", "utils.simulate_campaign", "out", "--bits", "13")
+    assert wrong.returncode == 2
+    assert re.fullmatch(r".*argument --bits: invalid choice: '13'.*\n", wrong.stderr)
     heavy = (
         "import sys, utils.simulate_campaign; print({'numpy', 'astropy', 'tqdm', 'scipy'} & set(sys.modules))"
     )

@@ -23,6 +23,8 @@ from pathlib import Path
 if not __package__:
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from utils.application.command import run_command
+from utils.application.options import CommandParser
 from utils.domain import campaign_plan
 from utils.errors import OptionError
 from utils.version import __version__
@@ -271,7 +273,8 @@ def _write_truth(folder, sensor, plan, frames, seed):
         hdu.header["PROGRAM"] = (f"simulate_campaign {__version__}", "calibration pipelines")
         # By way of memory: astropy's own write to a full disk loses the error number that tells so.
         buffer = io.BytesIO()
-        hdu.writeto(buffer, checksum=True)
+        hdu.add_checksum(when="at creation")  # a date here would make every file new
+        hdu.writeto(buffer)
         (folder / f"{product}.fits").write_bytes(buffer.getbuffer())
     write_json(
         folder / "truth.json",
@@ -280,7 +283,7 @@ def _write_truth(folder, sensor, plan, frames, seed):
 
 
 def _parser():
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="python -m utils.simulate_campaign",
         description="Simulate a campaign of raw camera files with known truth.",
         epilog=campaign_plan.PLAN_HELP,
@@ -303,7 +306,6 @@ def _parser():
     parser.add_argument(
         "--faults", action="store_true", help="add one attempt with faulty files and log rows"
     )
-    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     return parser
 
 
@@ -360,6 +362,4 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    from utils.application.command import run_command
-
-    sys.exit(run_command(main, sys.argv[1:]))
+    sys.exit(run_command(main))
