@@ -113,8 +113,8 @@ def map_figure(image, *, label, title, limits=None, symmetric=False, floor=None,
     limits : (low, high) of the colours, else those of `map_limits` with `symmetric` and `floor`.
     """
     cmap = cmap or (DIFFERENCES if symmetric else LEVELS)
-    width, height = _map_box(np.shape(image), 3.9, 3.1)
-    figure = new_figure(width + 1.75, height + 0.85)
+    width, height = _map_box(np.shape(image), 2.72, 2.72)  # two fit side by side in a report
+    figure = new_figure(width + 1.7, height + 0.85)
     axes = place(figure, 0.65, 0.48, width, height)
     limits = show_map(axes, image, limits=limits, cmap=cmap, symmetric=symmetric, floor=floor)
     head(figure, title)
