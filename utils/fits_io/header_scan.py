@@ -27,9 +27,7 @@ MOST_HDUS = 1000
 BITPIX_ALLOWED = (8, 16, 32, 64, -32, -64)
 
 BATCH = 64
-SLOW_FILE = (
-    1.5e-3  # s per file: above it the time goes into waiting for the disk, and threads overlap the waits
-)
+SLOW_FILE = 0.2e-3  # s per file: a warm one takes a third of it, so beyond it we wait for the disk
 THREADS_WHEN_SLOW = 16
 MEMO_SIZE = 50_000
 
@@ -376,9 +374,8 @@ def _scan_batches(paths: Sequence[str | os.PathLike], jobs: int | None) -> Itera
             batch = paths[start : start + BATCH]
             began = time.perf_counter()
             yield from map(_scan_or_error, batch) if threads == 1 else pool.map(_scan_or_error, batch)
-            if jobs is None:
-                waited = (time.perf_counter() - began) * threads / len(batch)
-                threads = THREADS_WHEN_SLOW if waited > SLOW_FILE else 1
+            if jobs is None and time.perf_counter() - began > SLOW_FILE * len(batch):
+                threads = THREADS_WHEN_SLOW
 
 
 def scan_headers(
@@ -388,7 +385,7 @@ def scan_headers(
 ) -> list[FitsImage | InputError]:
     """scan_header of each path, in order; an unusable file gives its InputError in its place.
 
-    jobs : number of threads; None: one, and 16 as long as the files come slowly (cold cache, network).
+    jobs : number of threads; None: one, and 16 from the first files on that come slowly (cold disk, network).
     progress : called as progress(results, number of files, "headers"), gives the results back one by one.
     """
     paths = list(paths)
