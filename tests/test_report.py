@@ -11,6 +11,7 @@ import pytest
 from utils.application import report
 from utils.application.figure_style import png_bytes
 from utils.application.plots import map_figure
+from utils.application.run_record import RunRecord
 
 PNG = png_bytes(map_figure(np.eye(12), label="level [ADU]", title="A map"))
 
@@ -192,6 +193,38 @@ def test_measure(value, error, expected):
 )
 def test_duration(seconds, expected):
     assert report.duration(seconds) == expected
+
+
+def test_context_of_a_run(tmp_path):
+    record = RunRecord(tmp_path, "bias", "full", {"clip_sigma": 4.0}, ["--mode", "full", "--basepath", "a b"])
+    with record:
+        with record.step("make masters") as step:
+            for name, what in (("one", {}), ("two", {"what": "the second"})):
+                path = record.claim(tmp_path / f"{name}.fits")
+                path.write_bytes(b"x")
+                record.add_product(path, "MASTER_BIAS", **what)
+            picture = record.claim(tmp_path / "figures" / "map.png")
+            picture.parent.mkdir()
+            picture.write_bytes(PNG)
+            record.add_figure(picture, "the map", section="masters")
+            record.value("level", 1003.2143, "adu", 0.0321, section="masters")
+            record.missing("model", "one temperature")
+            record.reject("frame.fits", "BADSIZE")
+            step.summary = "2 masters"
+        with record.step("report"):
+            made = report.context_of(
+                record, title="Bias", program="run_pipeline.py", kinds={"MASTER_BIAS": "mean bias"}
+            )
+            page = Page(report.render(made))
+    for words in (
+        "run_pipeline.py --mode full --basepath 'a b'",
+        "Incomplete (status 1): something asked for is missing. model: one temperature",
+        "Masters quantity value unit level 1003.214 ± 0.032 adu the map",
+        "one.fits MASTER_BIAS mean bias two.fits MASTER_BIAS the second",
+        "frame.fits BADSIZE",
+        "2 masters Options clip_sigma 4 Versions",
+    ):
+        assert words in page.text, words
 
 
 def test_file_is_written_whole(tmp_path):

@@ -3,6 +3,8 @@
 import base64
 import functools
 import math
+import shlex
+from datetime import UTC, datetime
 from numbers import Integral, Real
 from pathlib import Path
 from urllib.parse import quote
@@ -61,6 +63,55 @@ def write_report(path, context):
     return Path(path)
 
 
+def context_of(record, *, title, program, inputs="", sections=(), tables=(), kinds=None):
+    """Return the context of `write_report` for a `RunRecord`, with the products and figures known so far.
+
+    program : how the command is called, put before its arguments.   inputs, sections, tables : as there.
+    kinds : PRODTYPE -> what it is, in words; a product's own fact "what" goes first.
+    """
+    from utils.application.run_record import versions
+    from utils.version import __version__
+
+    kinds = kinds or {}
+    return {
+        "title": title,
+        "pipeline": record.pipeline,
+        "mode": record.mode,
+        "command": f"{program} {shlex.join(record.argv)}",
+        "version": __version__,
+        "date": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
+        "status": record.status,
+        "seconds": sum(step.seconds for step in record.steps),
+        "versions": versions(),
+        "options": record.options,
+        "inputs": inputs,
+        "warnings": record.warnings,
+        "missing": record.missing_list,
+        "values": record.values,
+        "sections": sections,
+        "figures": [
+            {"section": figure["section"], "caption": figure["caption"], "png": figure["path"]}
+            for figure in record.figures
+        ],
+        "tables": tables,
+        "products": [
+            {
+                "path": product.path.relative_to(record.output_dir).as_posix(),
+                "prodtype": product.prodtype,
+                "what": product.facts.get("what") or kinds.get(product.prodtype, ""),
+            }
+            for product in record.products()
+        ],
+        # The step that writes the report is still under way, its time is not known.
+        "steps": [
+            {"name": step.name, "seconds": step.seconds, "summary": step.summary}
+            for step in record.steps
+            if step.seconds > 0
+        ],
+        "rejected": record.rejected,
+    }
+
+
 def render(context):
     """Return the page as text; `context` as in `write_report`."""
     unknown = sorted(set(context) - set(REQUIRED) - set(OPTIONAL))
@@ -105,6 +156,8 @@ def _sections(full):
                 section = found.setdefault(title or "More", {"title": title or "More", "text": ""})
                 section.setdefault(kind, []).append(item)
     blank = {"values": [], "figures": [], "tables": []}
+    for section in found.values():
+        section["title"] = section["title"][:1].upper() + section["title"][1:]
     filled = [{**blank, **section} for section in found.values() if len(section) > 2 or section["text"]]
     return [{**section, "anchor": f"section-{n}"} for n, section in enumerate(filled, start=1)]
 
