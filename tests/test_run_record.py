@@ -1,0 +1,449 @@
+import csv
+import dataclasses
+import json
+import logging
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from utils.application.log import LOGGER, close_logging, crash_log, setup_logging
+from utils.application.product_list import load_products
+from utils.application.run_record import RunRecord
+from utils.errors import InputError, OutputError
+from utils.fits_io.atomic import RefusedOutputError
+from utils.version import __version__
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_before():
+    yield
+    close_logging()
+    LOGGER.setLevel(logging.NOTSET)
+
+
+@pytest.fixture
+def out(tmp_path):
+    return tmp_path / "out"
+
+
+def new_record(out, mode="full", pipeline="bias", **options):
+    return RunRecord(out, pipeline, mode, {"clip_sigma": 4.0}, ["--mode", mode], **options)
+
+
+def make(record, name, prodtype="MASTER_BIAS", **facts):
+    path = record.claim(record.output_dir / name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"{record.mode} {name}")
+    record.add_product(path, prodtype, **facts)
+
+
+def run(out, names, step="make_masters", **options):
+    with new_record(out, **options) as record, record.step(step) as current:
+        for name in names:
+            make(record, name)
+        current.summary = f"{len(names)} masters"
+    return record
+
+
+def run_file(out):
+    return json.loads((out / "run.json").read_text())
+
+
+def files(out):
+    return sorted(path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file())
+
+
+def test_a_run_and_what_it_writes(out, tmp_path, capsys):
+    setup_logging(0)
+    frame = tmp_path / "frame.fits"
+    frame.write_bytes(b"12345")
+    with new_record(out) as record:
+        record.add_input([frame])
+        record.reject("bad.fits", "no temperature")
+        with record.step("make_masters") as step:
+            make(record, "masters/m_-5.0C.fits", temperature=-5.0, frames=10)
+            make(record, "masters/m_0.0C.fits", temperature=0.0, frames=8)
+            step.summary = "2 masters of 18 frames"
+        with record.step("evaluate") as step:
+            picture = record.claim(out / "evaluation" / "mae.png")
+            picture.parent.mkdir()
+            picture.write_bytes(b"png")
+            record.add_figure(picture, "Error against temperature", "Evaluation")
+            record.value("slope", 0.28, "adu/degC", error=0.01, section="Model")
+            record.value("chi2", float("nan"))
+            step.summary = "1 figure"
+        record.warn("one temperature only")
+        assert record.finish() == 0
+    captured = capsys.readouterr()
+    first, second = captured.out.splitlines()
+    assert first.startswith(f"make_masters: 2 masters of 18 frames, 2 files in {out}/masters, 0.")
+    assert second.startswith(f"evaluate: 1 figure, 1 file in {out}/evaluation, ")
+    assert captured.err == "warning: one temperature only\n"
+    assert files(out) == [
+        "evaluation/mae.png",
+        "masters/m_-5.0C.fits",
+        "masters/m_0.0C.fits",
+        "rejected_frames.csv",
+        "run.json",
+        "summary.csv",
+    ]
+    with open(out / "summary.csv", newline="") as stream:
+        assert list(csv.reader(stream)) == [
+            ["section", "name", "value", "error", "unit"],
+            ["Model", "slope", "0.28", "0.01", "adu/degC"],
+            ["", "chi2", "", "", ""],
+        ]
+    assert (out / "rejected_frames.csv").read_text() == "path,reason\nbad.fits,no temperature\n"
+    content = run_file(out)
+    assert content["format"] == 1
+    assert content["products"]["masters/m_-5.0C.fits"] == {
+        "prodtype": "MASTER_BIAS",
+        "pipeline": "bias",
+        "step": "make_masters",
+        "run": 1,
+        "facts": {"temperature": -5.0, "frames": 10},
+    }
+    (entry,) = content["runs"]
+    assert (entry["status"], entry["error"], entry["mode"], entry["options"]) == (
+        0,
+        None,
+        "full",
+        {"clip_sigma": 4.0},
+    )
+    assert entry["argv"] == ["--mode", "full"]
+    assert entry["inputs"]["count"] == 1
+    assert entry["inputs"]["files"][0]["path"] == str(frame)
+    assert entry["inputs"]["files"][0]["size"] == 5
+    assert entry["inputs"]["files"][0]["mtime"] == pytest.approx(frame.stat().st_mtime, abs=1e-5)
+    assert [step["name"] for step in entry["steps"]] == ["make_masters", "evaluate"]
+    assert entry["warnings"] == ["one temperature only"]
+    assert entry["rejected"] == [{"path": "bad.fits", "reason": "no temperature"}]
+    assert entry["versions"]["calibration-pipelines"] == __version__
+    assert entry["versions"]["python"] == ".".join(map(str, sys.version_info[:3]))
+    assert set(entry["versions"]) >= {"numpy", "scipy", "astropy"}
+
+
+def test_runs_are_appended_and_other_pipelines_kept(out):
+    run(out, ["a.fits"])
+    run(out, ["d.fits"], pipeline="dark")
+    run(out, ["a.fits"], mode="make_master")
+    content = run_file(out)
+    assert [entry["pipeline"] for entry in content["runs"]] == ["bias", "dark", "bias"]
+    assert content["products"]["d.fits"]["run"] == 2
+    assert content["products"]["a.fits"]["run"] == 3
+    assert (out / "a.fits").read_text() == "make_master a.fits"
+
+
+def test_something_missing_is_status_1(out, capsys):
+    setup_logging(0)
+    with new_record(out) as record:
+        record.missing("bias_model", "one temperature only")
+        assert record.finish() == 1
+    assert run_file(out)["runs"][0]["missing"] == [{"what": "bias_model", "reason": "one temperature only"}]
+    assert capsys.readouterr().err == "warning: missing: bias_model: one temperature only\n"
+
+
+# Products of this and of earlier runs -----------------------------------------------------------------------
+
+
+def test_a_later_mode_finds_what_earlier_ones_made(out, tmp_path):
+    run(out, ["m/a.fits", "m/b.fits"])
+    copy = tmp_path / "copy"
+    shutil.copytree(out, copy)
+    shutil.rmtree(out)
+    with new_record(copy, "fit_model") as record:
+        assert [product.path for product in record.products("MASTER_BIAS")] == [
+            copy / "m/a.fits",
+            copy / "m/b.fits",
+        ]
+        with pytest.raises(
+            InputError, match="no such product, expected BIAS_A; make it with --mode fit_model"
+        ):
+            record.products("BIAS_A", made_by="--mode fit_model")
+        with record.step("fit"):
+            make(record, "model/a_map.fits", "BIAS_A", constant=3)
+        assert record.products("BIAS_A")[0].facts == {"constant": 3}
+    assert [product.prodtype for product in load_products(copy, "BIAS_A")] == ["BIAS_A"]
+    (copy / "m" / "a.fits").unlink()
+    with (
+        new_record(copy, "fit_model") as record,
+        pytest.raises(InputError, match=r"m/a\.fits: the file is gone, expected MASTER_BIAS"),
+    ):
+        record.products("MASTER_BIAS")
+    with pytest.raises(InputError, match=r"none/run\.json: got no such file, expected MASTER_BIAS"):
+        load_products(tmp_path / "none", "MASTER_BIAS")
+
+
+def test_a_step_done_again_hides_its_earlier_products_at_once(out):
+    run(out, ["a.fits", "b.fits", "c.fits"])
+    with new_record(out) as record:
+        with record.step("make_masters"):
+            make(record, "b.fits")
+        assert [product.path.name for product in record.products("MASTER_BIAS")] == ["b.fits"]
+        assert (out / "a.fits").exists()  # Until the run has ended well.
+
+
+# Stale files ------------------------------------------------------------------------------------------------
+
+
+def test_only_own_stale_products_are_removed(out):
+    run(out, ["m/a.fits", "m/b.fits"])
+    run(out, ["model.fits"], step="fit")
+    run(out, ["dark.fits"], pipeline="dark")
+    (out / "m" / "notes.txt").write_text("mine")
+    run(out, ["m/b.fits"])
+    assert files(out) == [
+        "dark.fits",
+        "m/b.fits",
+        "m/notes.txt",
+        "model.fits",
+        "rejected_frames.csv",
+        "run.json",
+        "summary.csv",
+    ]
+    content = run_file(out)
+    assert "m/a.fits" not in content["products"]
+    assert content["runs"][-1]["removed"] == ["m/a.fits"]
+
+
+def test_a_failed_run_removes_nothing_and_lists_what_it_made(out):
+    run(out, ["a.fits", "b.fits"])
+    with pytest.raises(InputError, match="no luck"):
+        fail_after(out, ["b.fits", "c.fits"], InputError("no luck"))
+    assert files(out) == ["a.fits", "b.fits", "c.fits", "rejected_frames.csv", "run.json", "summary.csv"]
+    content = run_file(out)
+    assert (content["runs"][-1]["status"], content["runs"][-1]["error"]) == (2, "InputError: no luck")
+    run(out, ["c.fits"])  # c.fits is known as ours.
+    assert "a.fits" not in files(out)
+
+
+@pytest.mark.parametrize(("error", "status"), [(KeyboardInterrupt("x"), 130), (ZeroDivisionError("x"), 3)])
+def test_interrupted_and_crashed_runs_are_recorded(out, error, status):
+    with pytest.raises(type(error), match="x"):
+        fail_after(out, ["b.fits"], error)
+    assert run_file(out)["runs"][-1]["status"] == status
+    assert "b.fits" in run_file(out)["products"]
+
+
+def fail_after(out, names, error):
+    with new_record(out) as record, record.step("make_masters"):
+        for name in names:
+            make(record, name)
+        raise error
+
+
+def test_a_refused_run_leaves_no_trace(out):
+    with pytest.raises(InputError, match="no frames"):
+        fail_after(out, [], InputError("no frames"))
+    assert not out.exists()
+
+
+def test_a_killed_run_does_not_block_the_next(out):
+    code = """
+import os, signal, sys
+from utils.application.run_record import RunRecord
+with RunRecord(sys.argv[1], "bias", "full", {}, []) as record, record.step("make_masters"):
+    for name in ("a.fits", "b.fits"):
+        path = record.claim(record.output_dir / name)
+        path.write_text("half a run")
+        record.add_product(path, "MASTER_BIAS")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    killed = subprocess.run([sys.executable, "-c", code, str(out)], cwd=ROOT, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert files(out) == [".run_in_progress", "a.fits", "b.fits"]
+    with new_record(out) as record, pytest.raises(InputError, match="expected MASTER_BIAS"):
+        record.products("MASTER_BIAS")  # What a killed run left is never an input.
+    run(out, ["a.fits"])
+    assert files(out) == ["a.fits", "rejected_frames.csv", "run.json", "summary.csv"]
+    assert (out / "a.fits").read_text() == "full a.fits"
+
+
+def test_two_runs_at_once_in_one_folder(out):
+    with new_record(out) as first:
+        make(first, "a.fits")
+        with pytest.raises(RefusedOutputError, match="another run is writing there"):
+            run(out, ["b.fits"])
+        assert not (out / "b.fits").exists()
+    run(out, ["b.fits"])
+
+
+# Foreign and damaged ----------------------------------------------------------------------------------------
+
+
+def test_foreign_files_are_not_overwritten(out):
+    out.mkdir()
+    (out / "a.fits").write_text("mine")
+    with pytest.raises(
+        RefusedOutputError, match=r"a\.fits: stands there but no run of these pipelines"
+    ) as caught:
+        run(out, ["a.fits"])
+    assert caught.value.status == 2
+    assert (out / "a.fits").read_text() == "mine"
+    assert files(out) == ["a.fits"]
+    run(out, ["a.fits"], overwrite=True)
+    assert (out / "a.fits").read_text() == "full a.fits"
+    run(out, ["a.fits"])
+
+
+@pytest.mark.parametrize("name", ["summary.csv", "rejected_frames.csv", "report.html"])
+def test_a_foreign_summary_is_seen_at_the_start(out, name):
+    out.mkdir()
+    (out / name).write_text("mine")
+    with pytest.raises(RefusedOutputError, match="stands there"):
+        new_record(out)
+    assert (out / name).read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("{broken", r"run\.json: got .*, expected the JSON record"),
+        ("[1, 2]", r"run\.json: got format list, expected a record of these pipelines, 1"),
+        ('{"runs": []}', "got format none"),
+        ('{"format": 2, "products": {}, "runs": []}', "got format 2"),
+        ('{"format": 1, "products": [], "runs": []}', "damaged, expected a list of runs"),
+        ('{"format": 1, "products": {"a": {}}, "runs": []}', "product 'a' is damaged"),
+    ],
+)
+def test_a_damaged_or_foreign_run_file_is_refused_and_kept(out, content, words):
+    out.mkdir()
+    (out / "run.json").write_text(content)
+    with pytest.raises(RefusedOutputError, match=words) as caught:
+        new_record(out)
+    assert caught.value.status == 2
+    assert (out / "run.json").read_text() == content
+    run(out, ["a.fits"], overwrite=True)
+    assert list(run_file(out)["products"]) == ["a.fits", "rejected_frames.csv", "summary.csv"]
+
+
+@pytest.mark.parametrize("name", ["../../x", "/etc/passwd", "a/../../x", "..", ""])
+def test_paths_that_lead_out_of_the_folder_are_refused(out, tmp_path, name):
+    run(out, ["a.fits"])
+    (tmp_path / "x").write_text("mine")
+    content = run_file(out)
+    content["products"][name] = content["products"].pop("a.fits")
+    (out / "run.json").write_text(json.dumps(content))
+    with pytest.raises(RefusedOutputError, match="expected a path inside the output folder"):
+        run(out, ["b.fits"])
+    assert (tmp_path / "x").read_text() == "mine"
+    assert not (out / "b.fits").exists()
+
+
+def test_a_link_that_leads_out_is_not_followed(out, tmp_path):
+    run(out, ["deep/a.fits", "deep/b.fits"])
+    (tmp_path / "elsewhere").mkdir()
+    (out / "deep").rename(tmp_path / "elsewhere" / "deep")
+    (out / "deep").symlink_to(tmp_path / "elsewhere" / "deep")
+    record = run(out, ["c.fits"])
+    assert (tmp_path / "elsewhere" / "deep" / "a.fits").exists()
+    assert "its folder is a link" in record.warnings[0]
+
+
+def test_products_outside_the_folder_are_a_mistake_of_the_caller(out, tmp_path):
+    with new_record(out) as record:
+        with pytest.raises(ValueError, match="is not in the output folder"):
+            record.claim(tmp_path / "x")
+        with pytest.raises(ValueError, match="is not a name in the output folder"):
+            record.claim(out / ".." / "x")
+
+
+def test_relative_and_absolute_spellings_of_the_folder_agree(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with new_record(Path("out")) as record:
+        make(record, "a.fits")
+        record.claim(tmp_path / "out" / "a.fits")
+    assert "a.fits" in run_file(tmp_path / "out")["products"]
+
+
+# Places that cannot be written ------------------------------------------------------------------------------
+
+
+def test_a_file_in_place_of_the_folder(tmp_path):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(RefusedOutputError, match="file is a file, expected a folder"):
+        new_record(tmp_path / "file" / "out")
+
+
+def test_a_folder_that_cannot_be_written(out, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda *_: False)  # Root may write everywhere.
+    with pytest.raises(RefusedOutputError, match="cannot be written, expected a writable output folder"):
+        new_record(out)
+    assert not out.exists()
+
+
+def test_full_disk_at_the_end_leaves_the_earlier_record(out, monkeypatch):
+    run(out, ["a.fits"])
+    before = (out / "run.json").read_bytes()
+    with pytest.raises(OutputError, match="disk full") as caught:
+        fill_the_disk(out, monkeypatch)
+    monkeypatch.undo()
+    assert caught.value.status == 1
+    assert (out / "run.json").read_bytes() == before
+    run(out, ["a.fits", "b.fits"])  # b.fits, made by the run before, is known from its journal.
+
+
+def fill_the_disk(out, monkeypatch):
+    with new_record(out) as record:
+        make(record, "b.fits")
+
+        def full(*_, **__):
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(Path, "write_text", full)
+        record.finish()
+
+
+# Dry run ----------------------------------------------------------------------------------------------------
+
+
+def test_dry_run_writes_nothing_but_checks(out):
+    with new_record(out, dry_run=True) as record:
+        record.claim(out / "a.fits")
+        record.missing("model", "one temperature")
+        with pytest.raises(ValueError, match="a dry run makes no products"):
+            record.add_product(out / "a.fits", "MASTER_BIAS")
+        assert record.finish() == 1
+        assert crash_log() is None
+    assert not out.exists()
+    out.mkdir()
+    (out / "a.fits").write_text("mine")
+    with new_record(out, dry_run=True) as record, pytest.raises(RefusedOutputError, match="stands there"):
+        record.claim(out / "a.fits")
+
+
+# Options and report -----------------------------------------------------------------------------------------
+
+
+def test_options_of_a_dataclass(out):
+    @dataclasses.dataclass(frozen=True)
+    class Config:
+        basepath: Path = Path("in")
+        temps: tuple = (1.0, 2.0)
+
+    with RunRecord(out, "bias", "full", Config(), []) as record:
+        record.finish()
+    assert run_file(out)["runs"][0]["options"] == {"basepath": "in", "temps": [1.0, 2.0]}
+
+
+def test_the_report_takes_the_record(out):
+    from utils.application.report import write_report
+
+    with new_record(out) as record:
+        with record.step("make_masters"):
+            make(record, "a.fits", what="the master")
+        record.value("slope", 0.28, "adu/degC", error=0.01)
+        with record.step("report"):
+            path = record.claim(out / "report.html")
+            write_report(path, record.report_context("Bias"))
+            record.add_product(path, "REPORT")
+    text = (out / "report.html").read_text()
+    assert "the master" in text
+    assert "slope" in text

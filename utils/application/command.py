@@ -1,0 +1,99 @@
+"""The frame of every command: errors become one line and an exit status, whatever happens.
+
+Status: 0 all made, 1 something named is missing, 2 refused, 3 a bug, 130 Ctrl-C.
+"""
+
+import contextlib
+import os
+import sys
+import time
+import traceback
+
+from utils.application.log import LOGGER, close_logging, crash_log, on_console
+from utils.errors import CalibrationError
+from utils.fits_io.atomic import output_error
+from utils.version import __version__
+
+REFUSED = 2
+BUG = 3
+INTERRUPTED = 130
+
+
+def run_command(function, argv=None):
+    """Call ``function(argv)``, which returns an exit status or None (0), and return the command's status.
+
+    argv : list of arguments without the program's name; default sys.argv[1:].
+    A CalibrationError is one line on stderr and its status; a full disk 1, a read-only place 2; Ctrl-C 130; a
+    closed pipe ends quietly with 1. Anything else is a bug: the traceback goes to the log file, else to
+    ``crash.log`` in the output folder, else to stderr, one line asks for a report, and the status is 3.
+    """
+    argv = sys.argv[1:] if argv is None else list(argv)
+    try:
+        status = int(function(argv) or 0)
+        sys.stdout.flush()
+    except CalibrationError as error:
+        _say(str(error))
+        status = error.status
+    except SystemExit as leave:  # argparse: --help, --version, a wrong option
+        status = _exit_status(leave.code)
+    except KeyboardInterrupt:
+        _say("interrupted, nothing half-written is left")
+        status = INTERRUPTED
+    except BrokenPipeError:
+        status = 1  # the reader has gone, as in `... | head`: nobody to tell
+    except OSError as error:
+        known = output_error(error, error.filename)
+        if known is None:
+            status = _bug(argv, error)
+        else:
+            _say(f"{error.filename}: {error.strerror}" if error.filename else error.strerror)
+            status = known.status
+    except Exception as error:  # noqa: BLE001  the last net: it hides nothing, it reports
+        status = _bug(argv, error)
+    finally:
+        close_logging()
+        _drop_what_cannot_be_printed()
+    return status
+
+
+def _say(text):
+    """One line on stderr, and in the log file where there is one."""
+    text = " ".join(text.splitlines())
+    if on_console():
+        LOGGER.error(text)
+    else:
+        print(f"error: {text}", file=sys.stderr)
+
+
+def _exit_status(code):
+    if code is None or isinstance(code, int):
+        return code or 0
+    _say(str(code))
+    return REFUSED
+
+
+def _bug(argv, error):
+    """Keep the traceback and ask for a report."""
+    trace = "".join(traceback.format_exception(error))
+    where = crash_log()
+    if where is not None:
+        try:
+            with open(where, "a", encoding="utf-8") as stream:
+                moment = time.strftime("%Y-%m-%dT%H:%M:%S%z")
+                stream.write(f"{moment} version {__version__}, arguments {argv}\n{trace}\n")
+        except OSError:
+            where = None
+    if where is None:
+        print(trace, end="", file=sys.stderr)
+    place = f"the traceback in {where}" if where else "the traceback above"
+    _say(f"this is a bug ({type(error).__name__}: {error}): please report it with {place}")
+    return BUG
+
+
+def _drop_what_cannot_be_printed():
+    """Let the interpreter end quietly when stdout is a closed pipe or a full disk."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
