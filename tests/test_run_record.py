@@ -245,20 +245,28 @@ def test_a_refused_run_leaves_no_trace(out):
     assert not out.exists()
 
 
+def killed_id(out):
+    (temporary,) = out.glob("*/.*.tmp")
+    return temporary.name.split(".")[-2]
+
+
 def test_a_killed_run_does_not_block_the_next(out):
     code = """
 import os, signal, sys
 from utils.application.run_record import RunRecord
+from utils.fits_io.atomic import atomic_path
 with RunRecord(sys.argv[1], "bias", "full", {}, []) as record, record.step("make_masters"):
     for name in ("a.fits", "b.fits"):
         path = record.claim(record.output_dir / name)
         path.write_text("half a run")
         record.add_product(path, "MASTER_BIAS")
-    os.kill(os.getpid(), signal.SIGKILL)
+    with atomic_path(record.claim(record.output_dir / "deep" / "c.fits")) as temporary:
+        temporary.write_text("half")
+        os.kill(os.getpid(), signal.SIGKILL)
 """
     killed = subprocess.run([sys.executable, "-c", code, str(out)], cwd=ROOT, check=False)
     assert killed.returncode == -signal.SIGKILL
-    assert files(out) == [".run_in_progress", "a.fits", "b.fits"]
+    assert files(out) == [".run_in_progress", "a.fits", "b.fits", f"deep/.c.fits.{killed_id(out)}.tmp"]
     with new_record(out) as record, pytest.raises(InputError, match="expected MASTER_BIAS"):
         record.products("MASTER_BIAS")  # What a killed run left is never an input.
     run(out, ["a.fits"])

@@ -6,6 +6,7 @@ keeps two runs out of one folder.
 """
 
 import errno
+import glob
 import json
 import os
 from pathlib import Path
@@ -23,6 +24,21 @@ JOURNAL = ".run_in_progress"
 
 def read_journal(output_dir):
     """Return what a killed run left: relative path -> entry as in run.json, of kind UNFINISHED."""
+    entries = _noted(output_dir)
+    return {name: entry for name, entry in entries.items() if os.path.lexists(Path(output_dir) / name)}
+
+
+def remove_temporaries(output_dir):
+    """Remove the hidden half-written files of a killed run; only for who holds the lock of the folder."""
+    root = Path(output_dir).resolve()
+    for name in _noted(output_dir):
+        target = Path(output_dir) / name
+        if target.parent.resolve().is_relative_to(root):
+            for temporary in target.parent.glob(f".{glob.escape(target.name)}.*.tmp"):
+                temporary.unlink(missing_ok=True)
+
+
+def _noted(output_dir):
     path = Path(output_dir) / JOURNAL
     try:
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
@@ -36,8 +52,7 @@ def read_journal(output_dir):
             continue  # the line that was being written when the process was killed
         entry = {"prodtype": UNFINISHED, "pipeline": pipeline, "step": step, "run": None, "facts": {}}
         check_entry(path, name, entry)
-        if os.path.lexists(Path(output_dir) / name):
-            entries[name] = entry
+        entries[name] = entry
     return entries
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from utils.application.log import LOGGER, set_crash_folder
 from utils.application.product_list import FIGURE, FORMAT, RUN_FILE, find_products, load_run_file
-from utils.application.run_journal import Journal, read_journal
+from utils.application.run_journal import Journal, read_journal, remove_temporaries
 from utils.errors import CalibrationError
 from utils.fits_io.atomic import RefusedOutputError, plain, write_csv, write_json
 from utils.version import __version__
@@ -306,6 +306,7 @@ class RunRecord:
             self._journal = Journal(self.output_dir)
             # From here on no other run writes there: what one may have done since our start counts.
             self._load()
+            remove_temporaries(self.output_dir)
         self._journal.note(name, self.pipeline, self._step.name if self._step else "")
 
     def _add(self, path, prodtype, facts):
