@@ -1,1 +1,1 @@
-"""Bias pipeline: master biases, and a model of every pixel against temperature."""
+"""Bias pipeline: master bias per temperature, ``bias(T) = a + b T`` per pixel, read noise, synthetic bias."""

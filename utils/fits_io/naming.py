@@ -28,3 +28,20 @@ def exposure_label(exposure, digits=2, point="."):
 def exposure_folder(exposure):
     """Name the folder of one exposure time [s]: 'exp_1p00', 'exp_1p2e-05'."""
     return f"exp_{exposure_label(exposure, point='p')}"
+
+
+def unique_names(names):
+    """Add '_2', '_3' ... where a name comes again, so that no two are the same.
+
+    >>> unique_names(["a_1.0C", "a_1.0C", "b"])
+    ['a_1.0C', 'a_1.0C_2', 'b']
+    """
+    taken, result = set(), []
+    for name in names:
+        candidate, number = name, 1
+        while candidate in taken:
+            number += 1
+            candidate = f"{name}_{number}"
+        taken.add(candidate)
+        result.append(candidate)
+    return result

@@ -1,6 +1,7 @@
 """Read back the products that :mod:`utils.fits_io.products` writes."""
 
 import math
+import mmap
 from dataclasses import dataclass
 
 import numpy as np
@@ -82,11 +83,29 @@ def read_plane(path, extname):
     raise InputError(f"{path}: got {names}, expected an extension {extname}")
 
 
+def view_planes(path):
+    """Map the images of a product without reading them: for work in row blocks.
+
+    Returns (header, planes): header of the primary HDU as a dict; planes: extension name ('PRIMARY' for the first) ->
+    (ny, nx) read-only array in the file's big-endian order.  Raises InputError as `read_product`.
+    """
+    hdus = _hdus(path)
+    planes = {}
+    for header, raw in hdus:
+        if header.get("XTENSION", "IMAGE").strip() == "IMAGE" and header["NAXIS"] == 2:
+            planes[header.get("EXTNAME", "PRIMARY")] = np.frombuffer(raw, _TYPES[header["BITPIX"]]).reshape(
+                _shape(header)
+            )
+    return hdus[0][0], planes
+
+
 def _hdus(path):
     """Split a file into its (header, bytes of the data) pairs."""
     try:
         with open(path, "rb") as stream:
-            content = memoryview(stream.read())
+            content = memoryview(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ))
+    except ValueError as error:
+        raise InputError(f"{path}: empty file, expected a FITS product") from error
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}, expected a FITS product") from error
     if bytes(content[:9]) != b"SIMPLE  =":

@@ -1,0 +1,1 @@
+"""Older path of the bias pipeline; everything lives one folder up."""

@@ -1,0 +1,101 @@
+"""Bias pipeline: master biases, ``bias(T) = a + b T`` per pixel with errors, read noise, synthetic biases.
+
+python bias_pipeline/run_pipeline.py --mode full --basepath DIR --output-dir OUT
+"""
+
+import sys
+from pathlib import Path
+
+if not __package__:
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from utils.application.command import run_command
+from utils.application.options import CommandParser, SharedOptions, add_shared_options, both, parse_numbers
+
+MODES = {
+    "full": ("select_frames", "make_masters", "fit_model", "synthesize", "evaluate", "report"),
+    "make_master": ("select_frames", "make_masters", "report"),
+    "fit_model": ("fit_model", "report"),
+    "synthetic_only": ("synthesize", "report"),
+    "evaluate_model": ("evaluate", "report"),
+}
+
+
+def steps():
+    """Name -> function of every step; imported here so that --help answers at once."""
+    from bias_pipeline.steps import (
+        step1_select_frames,
+        step2_make_masters,
+        step3_fit_model,
+        step4_synthesize,
+        step5_evaluate,
+        step6_report,
+    )
+
+    return {
+        "select_frames": step1_select_frames.run,
+        "make_masters": step2_make_masters.run,
+        "fit_model": step3_fit_model.run,
+        "synthesize": step4_synthesize.run,
+        "evaluate": step5_evaluate.run,
+        "report": step6_report.run,
+    }
+
+
+def build_parser():
+    """Return the parser of the command line."""
+    parser = CommandParser(prog="bias_pipeline/run_pipeline.py", description=__doc__.splitlines()[0])
+    parser.add_argument("--mode", choices=MODES, default="full", help="what to do (default: full)")
+    parser.add_argument(
+        *both("temps"), nargs="+", metavar="T", help="temperatures of synthetic biases [degC]"
+    )
+    parser.add_argument(
+        *both("generate-set"), action="store_true", help="synthetic biases on a 1 degC grid too"
+    )
+    parser.add_argument(
+        *both("hot-pixel-mask"), type=Path, metavar="F", help="FITS image of known hot pixels (not 0)"
+    )
+    parser.add_argument(
+        *both("save-eval-fits"), action="store_true", help="write evaluation maps as FITS too"
+    )
+    parser.add_argument(
+        *both("session-gap"), type=float, default=6.0, help="pause that starts a new session [h]"
+    )
+    add_shared_options(parser, output_dir=Path("bias_output"))
+    return parser
+
+
+def main(argv):
+    """Run the pipeline; returns the exit status."""
+    args = build_parser().parse_args(argv)
+    from bias_pipeline.config import BiasConfig
+    from bias_pipeline.context import Context
+    from utils.application.log import setup_logging
+    from utils.application.run_record import RunRecord
+
+    config = BiasConfig(
+        shared=SharedOptions.from_args(args),
+        temps=parse_numbers(args.temps) if "temps" in args else None,
+        hot_pixel_mask=getattr(args, "hot_pixel_mask", None),
+        generate_set=args.generate_set,
+        save_eval_fits=args.save_eval_fits,
+        session_gap=args.session_gap,
+    )
+    shared = config.shared
+    if "select_frames" in MODES[args.mode]:
+        shared.need_basepath()
+    setup_logging(shared.verbosity, shared.log_file)
+    functions = steps()
+    with RunRecord(
+        shared.output_dir, "bias", args.mode, config, argv, dry_run=shared.dry_run, overwrite=shared.overwrite
+    ) as record:
+        context = Context(record)
+        for name in MODES[args.mode]:
+            if shared.dry_run and name not in ("select_frames", "make_masters"):
+                continue
+            functions[name](config, context)
+        return record.finish()
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main))

@@ -1,0 +1,302 @@
+"""Combine each temperature group to a master bias and measure the read noise of every pixel."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from bias_pipeline.config import FEW_FRAMES
+from utils.application.log import progress
+from utils.domain import masters
+from utils.domain.frame_groups import date_cards
+from utils.domain.pixel_mask import read_pixel_mask
+from utils.domain.screening import screen_groups
+from utils.fits_io.atomic import write_csv
+from utils.fits_io.naming import label, unique_names
+from utils.fits_io.products import DQ, header_from_inputs, write_product
+from utils.fits_io.spool import ArraySpool
+from utils.kernels import combine, noise
+
+MASTERS, READ_NOISE = "bias_grouped_by_temp", "read_noise"
+FRAMES = f"{MASTERS}/frame_levels.csv"
+
+
+@dataclass(frozen=True)
+class SetNoise:
+    """Noise of the whole set: ``reference`` [ADU] of an ordinary pixel, ``factors`` of the groups relative to it."""
+
+    reference: float
+    factors: tuple
+
+
+def run(config, context):
+    """Make the masters.
+
+    Reads: the frames of ``context.groups``.
+    Writes: bias_grouped_by_temp/master_bias_{T}C.fits, read_noise/read_noise.fits and read_noise_{T}C.fits.
+    """
+    shared, record = config.shared, context.record
+    with record.step("make_masters") as step:
+        screening = screen_groups(
+            context.groups,
+            adu_scale=config.stored_scale,
+            saturation=config.saturation,
+            jobs=shared.jobs,
+            session_gap=config.session_gap * 3600.0,
+        )
+        for path, reason in screening.rejected:
+            record.reject(path, reason)
+        groups = screening.groups
+        _say_what_was_found(record, screening)
+        names = unique_names([label(group.frames.temperature, 1) for group in groups])
+        if shared.dry_run:
+            step.summary = f"would write {len(groups)} masters: " + ", ".join(
+                f"master_bias_{n}C.fits" for n in names
+            )
+            return
+        shape = groups[0].frames.images[0].shape
+        hot = read_pixel_mask(config.hot_pixel_mask, shape) if config.hot_pixel_mask else None
+        set_noise = _noise_of_set(groups, screening, record)
+        options = masters.CombineOptions(shared.combine, shared.clip_sigma, shared.jobs, shared.memory_limit)
+        pooled = masters.PooledNoise(shape)
+        with ArraySpool(config.output_dir) as spool:
+            rejected = []
+            for index in progress(range(len(groups)), len(groups), "master biases"):
+                group, factor = groups[index], set_noise.factors[index]
+                result = masters.combine_group(group, screening, set_noise.reference * factor, options)
+                pooled.add(result, factor)
+                count = len(group.frames)
+                rejected.append(1.0 - float(result.n_used.mean(dtype=np.float64)) / count)
+                for name in ("value", "variance", "n_used", "flags"):
+                    spool.put((index, name), getattr(result, name))
+            sigma, scatter, dof, noisy, prior, prior_dof = pooled.finish(set_noise.reference)
+            common = _set_cards(config, screening, set_noise, prior_dof)
+            for index, (group, name) in enumerate(zip(groups, names, strict=True)):
+                n_used, flags = spool.get((index, "n_used")), spool.get((index, "flags"))
+                factor = set_noise.factors[index]
+                uncert = sigma * (np.float32(factor) * masters.standard_error_factor(shared.combine, n_used))
+                path = config.output_dir / MASTERS / f"master_bias_{name}C.fits"
+                record.claim(path)
+                write_product(
+                    path,
+                    spool.get((index, "value")),
+                    prodtype="MASTER_BIAS",
+                    unit="adu",
+                    cards={
+                        **group.frames.cards(),
+                        **common,
+                        **_group_cards(group, screening, factor, rejected[index]),
+                    },
+                    uncert=uncert,
+                    dq=_quality(flags, noisy, hot),
+                    inputs=group.frames.inputs(masters.input_datasums(group.frames, shared.jobs)),
+                )
+                record.add_product(
+                    path, "MASTER_BIAS", temperature=group.frames.temperature, frames=len(group.frames)
+                )
+                if len(group.frames) > 1:
+                    _write_group_noise(
+                        config, record, spool, index, group, name, common, prior * factor, prior_dof
+                    )
+        _write_frame_levels(config, record, groups, names)
+        _write_pooled_noise(
+            config, record, groups, common, screening.lsb, sigma, scatter, dof, prior_dof, noisy
+        )
+        frames = sum(len(group.frames) for group in groups)
+        step.summary = (
+            f"{len(groups)} masters of {frames} frames ({shared.combine}), in {MASTERS}/ and {READ_NOISE}/"
+        )
+
+
+def _say_what_was_found(record, screening):
+    """Warn of what limits the result, and keep the numbers of the set."""
+    zero, groups = screening.zero, screening.groups
+    if screening.rejected:
+        record.warn(f"{len(screening.rejected)} frames left out by the screen, see rejected_frames.csv")
+    few = [group for group in groups if len(group.frames) < FEW_FRAMES]
+    if few:
+        at = ", ".join(label(group.frames.temperature, 1) for group in few)
+        record.warn(f"fewer than {FEW_FRAMES} frames at {at} degC: errors pooled over all pixels and groups")
+    if not zero.separable:
+        record.warn(
+            "sessions do not overlap in temperature: a shift of the zero level between them cannot be told from the"
+            f" slope b; its error is widened by {zero.session_scatter:.3g} ADU a session"
+        )
+    if np.any(zero.shifts):
+        shown = ", ".join(f"{shift:+.3f}" for shift in zero.shifts)
+        record.warn(f"zero level differs between {len(zero.shifts)} sessions ({shown} ADU): taken out")
+    record.value("stored units per ADU", screening.adu_scale, section="camera")
+    record.value("saturation", screening.saturation, "adu", section="camera")
+    if math.isfinite(zero.slope_error):
+        record.value(
+            "slope of the zero level", zero.slope, "adu/degC", zero.slope_error, section="bias level"
+        )
+    record.value("scatter of single frames' levels", zero.frame_scatter, "adu", section="bias level")
+
+
+def _noise_of_set(groups, screening, record):
+    """Noise of an ordinary pixel over all groups, and each group's factor; a lone frame takes the factor 1."""
+    sigma = np.array([group.sigma for group in groups])
+    weight = np.array([len(group.frames) - 1.0 for group in groups])
+    known = np.isfinite(sigma) & (weight > 0) & (sigma > 0)
+    if known.any():
+        reference = math.sqrt(float(np.sum(weight[known] * sigma[known] ** 2) / weight[known].sum()))
+    else:
+        reference = max(screening.groups[0].spatial, screening.lsb / math.sqrt(12.0))
+        record.warn(
+            f"no temperature has two frames or they are equal: noise taken from neighbouring pixels ({reference:.3g} ADU),"
+            " which holds the fixed pattern too"
+        )
+    return SetNoise(
+        reference, tuple(float(s / reference) if k else 1.0 for s, k in zip(sigma, known, strict=True))
+    )
+
+
+def _set_cards(config, screening, set_noise, prior_dof):
+    """Cards that all products of the set carry."""
+    shared = config.shared
+    first = screening.groups[0].frames.entries[0]
+    egain = shared.gain or (first["egain"] * screening.adu_scale if first["egain"] else None)
+    return {
+        "ADUSCALE": (screening.adu_scale, "stored units per ADU of this product"),
+        "LSB": (screening.lsb, "[adu] one step of the converter"),
+        "EGAIN": (egain, "[e-/adu] conversion gain"),
+        "SATURATE": (
+            screening.saturation if math.isfinite(screening.saturation) else None,
+            "[adu] saturation",
+        ),
+        "COMBINE": (shared.combine, "how frames were combined"),
+        "CLIPSIG": (shared.clip_sigma if shared.combine != "mean" else None, "limit of the clipping [sigma]"),
+        "SIGPOOL": (set_noise.reference, "[adu] noise of an ordinary pixel, pooled"),
+        "PRIORDOF": (prior_dof, "weight of the sensor's noise in each pixel's"),
+        "TTOL": (shared.temp_tolerance, "[degC] half the largest width of a group"),
+        "ZSEPAR": (screening.zero.separable, "session shifts can be told from b"),
+        "ZSCATTER": (screening.zero.session_scatter, "[adu] session shifts that cannot be told from b"),
+    }
+
+
+def _group_cards(group, screening, factor, rejected):
+    """Cards of one master."""
+    zero = screening.zero
+    left = group.levels if group.offsets is None else group.levels + group.offsets
+    jitter = float(np.std(left, ddof=1)) if len(left) > 1 else zero.frame_scatter
+    return {
+        "SIGFACT": (factor, "noise of this group over SIGPOOL"),
+        "REJFRAC": (rejected, "fraction of samples rejected"),
+        "LEVEL": (float(group.levels.mean()), "[adu] mean level of the frames"),
+        "LEVELERR": (jitter / math.sqrt(len(left)), "[adu] its error"),
+        "ZSHIFT": (float(zero.shifts[group.sessions].mean()), "[adu] mean session shift of the frames"),
+        "DRIFTCOR": (group.offsets is not None, "frames brought to one temperature and session"),
+    }
+
+
+def _write_frame_levels(config, record, groups, names):
+    """Write the level and noise of every frame used, in the order of time within its group."""
+    rows = [
+        {
+            "master": f"master_bias_{name}C.fits",
+            "file": entry["original_path"],
+            "frame_number": entry["frame_number"],
+            "time": entry["timestamp"],
+            "session": int(session),
+            "temperature": entry["temperature"],
+            "level": float(level),
+            "noise": float(spread),
+        }
+        for group, name in zip(groups, names, strict=True)
+        for entry, session, level, spread in zip(
+            group.frames.entries, group.sessions, group.levels, group.spreads, strict=True
+        )
+    ]
+    path = record.claim(config.output_dir / FRAMES)
+    write_csv(path, rows, tuple(rows[0]))
+    record.add_product(path, "FRAME_LEVELS")
+
+
+def _quality(flags, noisy, hot):
+    """DQ of a master from the flags of the combination, the noise map and the hot-pixel mask."""
+    dq = np.zeros(flags.shape, np.int16)
+    dq[noisy | ((flags & combine.UNSTABLE) != 0)] |= DQ.NOISY
+    dq[(flags & combine.SATURATED) != 0] |= DQ.SATURATED | DQ.DO_NOT_USE
+    dq[(flags & combine.NO_DATA) != 0] |= DQ.NO_DATA
+    if hot is not None:
+        dq[hot] |= DQ.HOT
+    return dq
+
+
+def read_noise_of(sigma, dof, lsb):
+    """Read noise and its error from the scatter of samples.
+
+    sigma : scatter of one sample [ADU].  dof : its degrees of freedom.  lsb : converter step [ADU].
+    Returns (read noise, error), float32 [ADU]: quantisation ``lsb^2 / 12`` taken out, bias of the root corrected.
+    """
+    dof = np.maximum(dof, 1.0)
+    read = np.sqrt(np.maximum(sigma * sigma - lsb * lsb / 12.0, 0.0))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        error = np.where(read > 0, sigma * sigma / (read * np.sqrt(2.0 * dof)), sigma / np.sqrt(2.0 * dof))
+    return (read / noise.scatter_bias(dof)).astype(np.float32), error.astype(np.float32)
+
+
+def _write_group_noise(config, record, spool, index, group, name, common, prior, prior_dof):
+    """Write read_noise_{T}C.fits: the scatter of one group, moderated by the sensor's."""
+    variance = spool.get((index, "variance"))
+    dof = spool.get((index, "n_used")).astype(np.float32) - 1.0
+    moderated, noisy = noise.moderate_variance(
+        variance, dof, np.float32(prior * prior), np.float32(prior_dof)
+    )
+    _write_noise(
+        config,
+        record,
+        f"read_noise_{name}C.fits",
+        {**group.frames.cards(), **common},
+        np.sqrt(moderated),
+        np.sqrt(variance),
+        dof + (~noisy) * np.float32(prior_dof),
+        noisy,
+        temperature=group.frames.temperature,
+    )
+
+
+def _write_pooled_noise(config, record, groups, common, lsb, sigma, scatter, dof, prior_dof, noisy):
+    """Write read_noise.fits: the scatter pooled over all groups."""
+    images = [image for group in groups for image in group.frames.images]
+    temperatures = np.concatenate([group.frames.temperatures for group in groups])
+    cards = {
+        **header_from_inputs(images),
+        "NCOMBINE": (len(images), "frames behind the noise"),
+        "CALTYPE": ("BIAS", "kind of the frames"),
+        "TEMP": (float(temperatures.mean()), "[degC] mean temperature of the frames"),
+        "TEMPSTD": (float(temperatures.std()), "[degC] scatter"),
+        "TEMPMIN": (float(temperatures.min()), "[degC] lowest"),
+        "TEMPMAX": (float(temperatures.max()), "[degC] highest"),
+        "EXPTIME": (groups[0].frames.exposure, "[s] exposure time"),
+        **date_cards(np.concatenate([group.frames.times for group in groups])),
+        **common,
+    }
+    total = dof + (~noisy) * np.float32(prior_dof)
+    median = _write_noise(config, record, "read_noise.fits", cards, sigma, scatter, total, noisy)
+    record.value("read noise (median pixel)", median, "adu", section="camera")
+    egain = common["EGAIN"][0]
+    if egain:
+        record.value("read noise (median pixel)", median * egain, "e-", section="camera")
+    record.value("noisy pixels", int(noisy.sum()), "pixels", section="camera")
+
+
+def _write_noise(config, record, name, cards, sigma, scatter, dof, noisy, **facts):
+    """Write one read-noise map with its error and the pixel's own scatter; returns its median [ADU]."""
+    read, error = read_noise_of(sigma, dof, float(cards["LSB"][0]))
+    path = config.output_dir / READ_NOISE / name
+    record.claim(path)
+    median = float(np.median(read))
+    write_product(
+        path,
+        read,
+        prodtype="READ_NOISE",
+        unit="adu",
+        cards={**cards, "RNMEDIAN": (median, "[adu] median read noise")},
+        uncert=error,
+        dq=np.where(noisy, np.int16(DQ.NOISY), np.int16(0)),
+        extra=[("SCATTER", scatter.astype(np.float32), "adu")],
+    )
+    record.add_product(path, "READ_NOISE", median=median, **facts)
+    return median

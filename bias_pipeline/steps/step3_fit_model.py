@@ -1,0 +1,226 @@
+"""Fit ``bias(T) = a + b T`` to the masters, pixel by pixel."""
+
+import numpy as np
+
+from bias_pipeline.config import PULL_LIMIT
+from utils.domain import bias_model
+from utils.domain.bias_fit import combined_quality, open_masters
+from utils.fits_io.atomic import write_json
+from utils.fits_io.products import DQ, header_from_inputs, write_product
+from utils.kernels import linear_fit
+
+MODEL = "bias_model"
+
+
+def run(config, context):
+    """Fit the model.
+
+    Reads: the master biases named in run.json.
+    Writes: bias_model/bias_a_map.fits, bias_b_map.fits, bias_ab_covariance.fits (with the reduced chi-square),
+    bias_model.json.
+    """
+    record = context.record
+    with record.step("fit_model") as step:
+        masters = open_masters([product.path for product in record.products("MASTER_BIAS")])
+        if np.unique(masters.temperatures).size < 2:
+            fit = _constant(masters)
+            record.warn(
+                f"one temperature ({masters.temperatures[0]:.2f} degC): b = 0 everywhere, flagged; the model holds"
+                " there only"
+            )
+        else:
+            fit = _line(masters)
+        dq = combined_quality(masters.dqs)
+        dq[fit["unreliable"].reshape(dq.shape)] |= DQ.UNRELIABLE_FIT
+        cards = _cards(masters, fit)
+        folder = config.output_dir / MODEL
+        shape = masters.shape
+        covariance_unit = "adu2/K"
+        for name, prodtype, data, uncert, unit, extra in (
+            (bias_model.A_MAP, "BIAS_A", fit["a"], fit["sigma_a"], "adu", ()),
+            (bias_model.B_MAP, "BIAS_B", fit["b"], fit["sigma_b"], "adu/K", ()),
+            (
+                bias_model.COVARIANCE,
+                "BIAS_COVARIANCE",
+                fit["cov"],
+                None,
+                covariance_unit,
+                [
+                    ("CHI2_RED", fit["chi2_red"].reshape(shape), ""),
+                    ("NUSED", fit["n_used"].reshape(shape), ""),
+                ],
+            ),
+        ):
+            record.claim(folder / name)
+            write_product(
+                folder / name,
+                data.reshape(shape),
+                prodtype=prodtype,
+                unit=unit,
+                cards=cards,
+                uncert=None if uncert is None else uncert.reshape(shape),
+                dq=dq,
+                inputs=_inputs(masters),
+                extra=extra,
+            )
+            record.add_product(folder / name, prodtype)
+        summary = _summary(masters, fit, dq)
+        record.claim(folder / bias_model.SUMMARY)
+        write_json(folder / bias_model.SUMMARY, summary)
+        record.add_product(folder / bias_model.SUMMARY, "BIAS_MODEL")
+        _report(record, summary, masters)
+        step.summary = (
+            f"a + b T over {len(masters.paths)} masters, {summary['t_min']:.1f} to {summary['t_max']:.1f} degC,"
+            f" reduced chi2 {summary['chi2_red_median']:.2f}, in {MODEL}/"
+        )
+
+
+def _line(masters):
+    """Straight line through the masters; flat float32 maps."""
+    size = masters.shape[0] * masters.shape[1]
+    fit = {name: np.empty(size, np.float32) for name in ("a", "b", "sigma_a", "sigma_b", "cov", "chi2_red")}
+    fit["n_used"] = np.empty(size, np.int16)
+    fit["unreliable"] = np.empty(size, bool)
+    nx = masters.shape[1]
+    sigma_dof = _noise_dof(masters)
+    for rows, values, variances in masters.blocks():
+        part = slice(rows.start * nx, rows.stop * nx)
+        coeff, cov, chi2, n_used = linear_fit.fit_line(values, 1.0 / variances, masters.temperatures)
+        dof = n_used - 2.0
+        with np.errstate(divide="ignore", invalid="ignore"):
+            reduced = np.where(dof > 0, chi2 / dof, np.nan)
+            # Wilson and Hilferty: the cube root of chi2 / dof is nearly Gaussian; the noise is itself measured.
+            score = (np.cbrt(reduced) - 1.0 + 2.0 / (9.0 * dof)) / np.sqrt(
+                2.0 / (9.0 * dof) + 2.0 / (9.0 * sigma_dof)
+            )
+        fit["a"][part], fit["b"][part] = coeff
+        fit["sigma_a"][part], fit["sigma_b"][part] = np.sqrt(cov[0]), np.sqrt(cov[1])
+        fit["cov"][part] = cov[2]
+        fit["chi2_red"][part] = reduced
+        fit["n_used"][part] = n_used
+        fit["unreliable"][part] = ~np.isfinite(coeff[0]) | (score > PULL_LIMIT)
+    fit["fixed"] = False
+    return fit
+
+
+def _constant(masters):
+    """One temperature: the weighted mean of the masters, slope 0 with unknown error."""
+    size = masters.shape[0] * masters.shape[1]
+    fit = {name: np.zeros(size, np.float32) for name in ("a", "b", "sigma_a")}
+    fit |= {name: np.full(size, np.nan, np.float32) for name in ("sigma_b", "cov", "chi2_red")}
+    fit["n_used"] = np.empty(size, np.int16)
+    nx = masters.shape[1]
+    for rows, values, variances in masters.blocks():
+        part = slice(rows.start * nx, rows.stop * nx)
+        usable = np.isfinite(values) & np.isfinite(variances)
+        weight = np.where(usable, 1.0 / variances, 0.0)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            fit["a"][part] = (weight * np.where(usable, values, 0.0)).sum(axis=0) / weight.sum(axis=0)
+            fit["sigma_a"][part] = 1.0 / np.sqrt(weight.sum(axis=0))
+        fit["n_used"][part] = usable.sum(axis=0)
+    fit["unreliable"] = np.ones(size, bool)
+    fit["fixed"] = True
+    return fit
+
+
+def _noise_dof(masters):
+    """Degrees of freedom behind the masters' uncertainties: frames of all, and the sensor's prior."""
+    frames = sum(header["NCOMBINE"] - 1 for header in masters.headers)
+    return max(1.0, frames + float(masters.headers[0].get("PRIORDOF") or 0.0))
+
+
+def _inputs(masters):
+    return [
+        {
+            "file": str(path),
+            "temperature": header["TEMP"],
+            "exposure": header.get("EXPTIME"),
+            "time": None,
+            "datasum": header.get("DATASUM"),
+        }
+        for path, header in zip(masters.paths, masters.headers, strict=True)
+    ]
+
+
+def _cards(masters, fit):
+    """Cards of the model: enough to evaluate it without this code."""
+    headers, temperatures = masters.headers, masters.temperatures
+    dates = [h[key] for h in headers for key in ("DATE-BEG", "DATE-END") if key in h]
+    cards = {
+        **header_from_inputs(headers),
+        "CALTYPE": ("BIAS", "kind of the frames"),
+        "MODEL": (bias_model.EQUATION, "a, b: the two maps"),
+        "ERRMODEL": ("UNCERT(T)^2 = sa^2 + 2 T cov + T^2 sb^2", "sa, sb: UNCERT of the maps"),
+        "T_REF": (0.0, "[degC] a is the bias at this temperature"),
+        "T_MIN": (float(temperatures.min()), "[degC] lowest temperature fitted"),
+        "T_MAX": (float(temperatures.max()), "[degC] highest temperature fitted"),
+        "BFIXED": (fit["fixed"], "one temperature only: b = 0, not measured"),
+        "NMASTER": (len(headers), "masters fitted"),
+        "NCOMBINE": (int(sum(h["NCOMBINE"] for h in headers)), "frames behind the masters"),
+        "TEMP": (float(temperatures.mean()), "[degC] mean temperature of the masters"),
+        "TEMPSTD": (float(temperatures.std()), "[degC] scatter"),
+        "TEMPMIN": (min(h["TEMPMIN"] for h in headers), "[degC] lowest frame"),
+        "TEMPMAX": (max(h["TEMPMAX"] for h in headers), "[degC] highest frame"),
+        "EXPTIME": (headers[0].get("EXPTIME"), "[s] exposure time"),
+        "COMMONER": (masters.common_error, "[adu] error shared by all pixels of a master"),
+    }
+    if dates:
+        cards |= {
+            "DATE-BEG": (min(dates), "UTC of the first frame"),
+            "DATE-END": (max(dates), "UTC of the last"),
+        }
+    return cards
+
+
+def _summary(masters, fit, dq):
+    """Return the numbers of bias_model.json."""
+
+    def median(name):
+        values = fit[name]
+        return float(np.nanmedian(values)) if np.isfinite(values).any() else None
+
+    header = masters.headers[0]
+    return {
+        "equation": bias_model.EQUATION,
+        "a_unit": "adu",
+        "b_unit": "adu/K",
+        "shape": list(masters.shape),
+        "adu_scale": header.get("ADUSCALE"),
+        "egain": header.get("EGAIN"),
+        "t_min": float(masters.temperatures.min()),
+        "t_max": float(masters.temperatures.max()),
+        "temperatures": [float(t) for t in masters.temperatures],
+        "frames": [int(h["NCOMBINE"]) for h in masters.headers],
+        "masters": [path.name for path in masters.paths],
+        "session_shift_adu": [float(s) for s in masters.shifts],
+        "common_error_adu": masters.common_error,
+        "slope_measured": not fit["fixed"],
+        "a_median": median("a"),
+        "sigma_a_median": median("sigma_a"),
+        "b_median": median("b"),
+        "sigma_b_median": median("sigma_b"),
+        "chi2_red_median": median("chi2_red"),
+        "pixels": int(dq.size),
+        "unreliable_pixels": int(np.count_nonzero(dq & DQ.UNRELIABLE_FIT)),
+        "noisy_pixels": int(np.count_nonzero(dq & DQ.NOISY)),
+        "maps": {"a": bias_model.A_MAP, "b": bias_model.B_MAP, "covariance": bias_model.COVARIANCE},
+    }
+
+
+def _report(record, summary, masters):
+    if masters.common_error:
+        record.warn(
+            f"levels of the masters scatter by {masters.common_error:.3g} ADU about the line, more than their frames"
+            " explain: included in the errors of a and b"
+        )
+    record.value(
+        "a (median pixel)", summary["a_median"], "adu", summary["sigma_a_median"], section="bias model"
+    )
+    if summary["slope_measured"]:
+        record.value(
+            "b (median pixel)", summary["b_median"], "adu/K", summary["sigma_b_median"], section="bias model"
+        )
+        record.value("reduced chi2 (median pixel)", summary["chi2_red_median"], section="bias model")
+    record.value(
+        "pixels that a line does not describe", summary["unreliable_pixels"], "pixels", section="bias model"
+    )

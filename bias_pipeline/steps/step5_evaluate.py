@@ -1,0 +1,184 @@
+"""Compare the model with the masters: in-sample, and with each temperature left out of the fit."""
+
+import math
+
+import numpy as np
+
+from bias_pipeline.captions import CAPTIONS
+from bias_pipeline.steps.step3_fit_model import MODEL
+from utils.domain.bias_fit import open_masters
+from utils.domain.bias_model import BiasModel, unusable
+from utils.domain.pixel_mask import read_pixel_mask
+from utils.errors import InputError
+from utils.fits_io.atomic import write_bytes, write_csv
+from utils.fits_io.naming import label, unique_names
+from utils.fits_io.products import DQ, write_product
+from utils.kernels import evaluation, linear_fit
+
+EVALUATION = "evaluation"
+TRUSTED_CHI2 = 1.5
+"""Extrapolation counts as trusted while the left-out end temperatures stay below this reduced chi-square."""
+_METRICS = ("mae", "mape", "rmse", "mean_error", "chi2_red", "within_3sigma", "pixels", "excluded")
+COLUMNS = ("temperature", "frames", *_METRICS, *(f"left_out_{name}" for name in _METRICS), "left_out_is")
+
+
+def run(config, context):
+    """Evaluate the model.
+
+    Reads: master biases, bias_model/.
+    Writes: evaluation/evaluation_summary.csv and .png, maps {real_bias,synthetic_bias,mae,mape}_{T}C.png of the
+    coldest, middle and warmest temperature (all with --plots all), the same as FITS with --save-eval-fits.
+    """
+    record = context.record
+    with record.step("evaluate") as step:
+        masters = open_masters([product.path for product in record.products("MASTER_BIAS")])
+        model = BiasModel.load(config.output_dir / MODEL)
+        if model.a.shape != masters.shape:
+            raise InputError(
+                f"{MODEL}/: shape {model.a.shape}, expected {masters.shape} as {masters.paths[0]}"
+            )
+        ignored = unusable(model.dq) | ((model.dq & DQ.HOT) != 0)
+        if config.hot_pixel_mask:
+            ignored |= read_pixel_mask(config.hot_pixel_mask, masters.shape)
+        rows = _table(masters, model, ignored)
+        folder = config.output_dir / EVALUATION
+        path = record.claim(folder / "evaluation_summary.csv")
+        write_csv(path, rows, COLUMNS)
+        record.add_product(path, "EVALUATION_SUMMARY")
+        _report(record, rows)
+        _write_maps(config, record, masters, model)
+        if config.shared.plots != "none":
+            _draw_summary(record, folder, rows)
+        step.summary = f"{len(rows)} temperatures, RMSE {_mean(rows, 'rmse'):.3g} ADU in-sample" + (
+            f", {_mean(rows, 'left_out_rmse'):.3g} ADU left out"
+            if math.isfinite(_mean(rows, "left_out_rmse"))
+            else ""
+        )
+
+
+def _table(masters, model, ignored):
+    """One row per master: in-sample metrics, and those of the prediction by a fit without it."""
+    count = len(masters.paths)
+    inside = [evaluation.Comparison() for _ in range(count)]
+    left_out = [evaluation.Comparison() for _ in range(count)]
+    temperatures = masters.temperatures
+    enough = np.unique(temperatures).size > 2
+    for rows, values, variances in masters.blocks():
+        values[:, ignored[rows].ravel()] = np.nan
+        a, b, var_a, var_b, cov = (
+            plane[rows].ravel().astype(np.float64)
+            for plane in (model.a, model.b, model.var_a, model.var_b, model.cov_ab)
+        )
+        for index, temperature in enumerate(temperatures):
+            fitted = var_a if model.fixed_slope else var_a + 2 * temperature * cov + temperature**2 * var_b
+            # A residual of the fit's own data scatters less than the datum, by the variance of the fit.
+            own = np.sqrt(np.maximum(variances[index] - fitted, 1e-3 * variances[index]))
+            inside[index].add(values[index], values[index] - a - b * temperature, own)
+        if enough:
+            residual, predicted = linear_fit.left_out_residuals(values, 1.0 / variances, temperatures)
+            for index in range(count):
+                left_out[index].add(
+                    values[index], residual[index], np.sqrt(variances[index] + predicted[index])
+                )
+    ends = (temperatures.min(), temperatures.max())
+    table = []
+    for index, temperature in enumerate(temperatures):
+        row = {"temperature": float(temperature), "frames": int(masters.headers[index]["NCOMBINE"])}
+        row |= inside[index].metrics()
+        row |= {f"left_out_{name}": value for name, value in left_out[index].metrics().items()}
+        row["left_out_is"] = (
+            ("extrapolation" if temperature in ends else "interpolation") if enough else "not possible"
+        )
+        table.append(row)
+    return table
+
+
+def _report(record, rows):
+    """Numbers and the verdict on extrapolation."""
+    section = "evaluation"
+    for name, unit in (("mae", "adu"), ("rmse", "adu"), ("mean_error", "adu"), ("chi2_red", "")):
+        record.value(f"{name}, in-sample", _mean(rows, name), unit, section=section)
+        record.value(f"{name}, temperature left out", _mean(rows, f"left_out_{name}"), unit, section=section)
+    ends = [row for row in rows if row["left_out_is"] == "extrapolation"]
+    if not ends:
+        verdict = "cannot be judged: fewer than three temperatures"
+    elif max(row["left_out_chi2_red"] for row in ends) <= TRUSTED_CHI2:
+        verdict = "trusted: the end temperatures are predicted within their errors when left out"
+    else:
+        verdict = "not trusted: an end temperature is missed by more than its error when left out"
+    record.value("extrapolation beyond the fitted range", verdict, section=section)
+
+
+def _mean(rows, name):
+    values = [row[name] for row in rows if math.isfinite(row[name])]
+    return sum(values) / len(values) if values else math.nan
+
+
+def chosen_temperatures(count, plots):
+    """Indices of the masters that get pictures: all, or the coldest, middle and warmest, or none."""
+    if plots == "none":
+        return []
+    return list(range(count)) if plots == "all" else sorted({0, count // 2, count - 1})
+
+
+def _write_maps(config, record, masters, model):
+    """Pictures and FITS files of single temperatures."""
+    pictured = chosen_temperatures(len(masters.paths), config.shared.plots)
+    wanted = range(len(masters.paths)) if config.save_eval_fits else pictured
+    names = unique_names([label(t, 1) for t in masters.temperatures])
+    for index in wanted:
+        temperature = masters.temperatures[index]
+        real = masters.values[index].astype(np.float32) - np.float32(masters.shifts[index])
+        synthetic, uncert, dq = model.evaluate(temperature)
+        sigma = np.hypot(masters.sigmas[index].astype(np.float32), uncert)
+        maps = {
+            "real_bias": (real, "adu"),
+            "synthetic_bias": (synthetic, "adu"),
+            "mae": (np.abs(synthetic - real), "adu"),
+            "mape": (evaluation.percentage_error(real, synthetic - real, sigma), "percent"),
+        }
+        if config.save_eval_fits:
+            for kind, (image, unit) in maps.items():
+                path = record.claim(config.output_dir / EVALUATION / f"{kind}_{names[index]}C.fits")
+                cards = {
+                    "TEMP": (float(temperature), "[degC] temperature"),
+                    "ADUSCALE": (model.adu_scale, "stored/adu"),
+                }
+                write_product(
+                    path, image, prodtype=f"EVALUATION_{kind.upper()}", unit=unit, cards=cards, dq=dq
+                )
+                record.add_product(path, f"EVALUATION_{kind.upper()}", temperature=float(temperature))
+        if index in pictured:
+            _draw_maps(record, config.output_dir / EVALUATION, maps, temperature, names[index])
+
+
+def _draw_maps(record, folder, maps, temperature, name):
+    from bias_pipeline import figures
+    from utils.application.figure_style import map_limits, png_bytes
+
+    real, synthetic, mae, mape = (maps[kind][0] for kind in ("real_bias", "synthetic_bias", "mae", "mape"))
+    limits = map_limits(real)
+    drawn = {
+        "real_bias": figures.real_bias_map(real, temperature, limits),
+        "synthetic_bias": figures.synthetic_bias_map(synthetic, temperature, limits),
+        "mae": figures.mae_map(mae, temperature),
+        "mape": figures.mape_map(mape, temperature),
+    }
+    for kind, figure in drawn.items():
+        path = record.claim(folder / f"{kind}_{name}C.png")
+        write_bytes(path, [png_bytes(figure)])
+        record.add_figure(path, CAPTIONS[kind], section="Evaluation")
+
+
+def _draw_summary(record, folder, rows):
+    from bias_pipeline import figures
+    from utils.application.figure_style import png_bytes
+
+    def series(prefix):
+        keys = {"mae": "mae", "rmse": "rmse", "bias": "mean_error", "chi2": "chi2_red"}
+        return {key: [row[prefix + column] for row in rows] for key, column in keys.items()}
+
+    figure = figures.evaluation_summary([row["temperature"] for row in rows], series(""), series("left_out_"))
+    path = record.claim(folder / "evaluation_summary.png")
+    write_bytes(path, [png_bytes(figure)])
+    record.add_figure(path, CAPTIONS["evaluation_summary"], section="Evaluation")

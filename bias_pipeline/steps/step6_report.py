@@ -1,0 +1,201 @@
+"""Pictures of all products of the output folder, and the report of the run."""
+
+import csv
+
+import numpy as np
+
+from bias_pipeline.captions import CAPTIONS, KINDS
+from bias_pipeline.steps.step2_make_masters import FRAMES
+from bias_pipeline.steps.step5_evaluate import chosen_temperatures
+from utils.application.report import context_of, write_report
+from utils.application.run_record import REPORT
+from utils.domain.bias_fit import open_masters
+from utils.fits_io.atomic import write_bytes
+from utils.fits_io.naming import label, unique_names
+from utils.fits_io.product_reader import view_planes
+from utils.fits_io.products import DQ
+
+FIGURES = "figures"
+SECTIONS = (
+    (
+        "Master biases",
+        "Combined frames, one per temperature; the noise of single frames and how steady they are.",
+    ),
+    ("Bias model", "bias(T) = a + b T for every pixel, with the errors that the masters' scatter allows."),
+    (
+        "Evaluation",
+        "The model against the masters it was fitted to, and against masters left out of the fit.",
+    ),
+)
+
+
+def run(config, context):
+    """Draw the pictures and write the report.
+
+    Reads: what run.json lists. Writes: figures/*.png, report.html.
+    """
+    record = context.record
+    with record.step("report") as step:
+        if config.shared.plots != "none":
+            kinds = {product.prodtype for product in record.products()}
+            if "MASTER_BIAS" in kinds:
+                _draw_masters(config, record)
+            if {"BIAS_A", "BIAS_B", "BIAS_COVARIANCE", "MASTER_BIAS"} <= kinds:
+                _draw_model(config, record)
+        path = record.claim(config.output_dir / REPORT)
+        context = context_of(
+            record,
+            title="Bias calibration",
+            program="bias_pipeline/run_pipeline.py",
+            sections=SECTIONS,
+            tables=_tables(config),
+            kinds=KINDS,
+        )
+        write_report(path, context)
+        record.add_product(path, "REPORT")
+        step.summary = str(path)
+
+
+def _plot(config, record, name, figure, caption, section):
+    from utils.application.figure_style import png_bytes
+
+    path = record.claim(config.output_dir / FIGURES / f"{name}.png")
+    write_bytes(path, [png_bytes(figure)])
+    record.add_figure(path, caption, section=section)
+
+
+def _draw_masters(config, record):
+    from bias_pipeline import figures
+
+    section = SECTIONS[0][0]
+    masters = open_masters([product.path for product in record.products("MASTER_BIAS")])
+    names = unique_names([label(t, 1) for t in masters.temperatures])
+    for index in chosen_temperatures(len(masters.paths), config.shared.plots):
+        figure = figures.master_map(
+            np.asarray(masters.values[index], np.float32),
+            masters.temperatures[index],
+            masters.headers[index]["NCOMBINE"],
+        )
+        _plot(config, record, f"master_bias_{names[index]}C", figure, CAPTIONS["master_map"], section)
+    noise = {product.path.name: product for product in record.products("READ_NOISE")}
+    if "read_noise.fits" in noise:
+        _, planes = view_planes(noise.pop("read_noise.fits").path)
+        figure = figures.read_noise_map(np.asarray(planes["PRIMARY"], np.float32))
+        _plot(config, record, "read_noise", figure, CAPTIONS["read_noise_map"], section)
+    if len(noise) > 1:
+        at = [product.facts["temperature"] for product in noise.values()]
+        figure = figures.read_noise_against_temperature(
+            at, [product.facts["median"] for product in noise.values()]
+        )
+        caption = CAPTIONS["read_noise_against_temperature"]
+        _plot(config, record, "read_noise_against_temperature", figure, caption, section)
+    groups = _frame_levels(config.output_dir / FRAMES)
+    if groups:
+        figure = figures.level_against_frame(groups)
+        _plot(config, record, "level_against_frame", figure, CAPTIONS["level_against_frame"], section)
+
+
+def _frame_levels(path):
+    """Levels and noise of the frames by group, in order of time, from the table of step 2."""
+    if not path.is_file():
+        return []
+    groups = {}
+    with open(path, newline="", encoding="utf-8") as stream:
+        for row in csv.DictReader(stream):
+            groups.setdefault(row["master"], []).append(row)
+    found = []
+    for rows in groups.values():
+        temperature, level, noise = (
+            np.array([float(row[key]) for row in rows]) for key in ("temperature", "level", "noise")
+        )
+        found.append((float(temperature.mean()), np.arange(1, len(rows) + 1), level, noise))
+    return found
+
+
+def _draw_model(config, record):
+    from bias_pipeline import figures
+
+    section = SECTIONS[1][0]
+    paths = {
+        product.prodtype: product.path
+        for product in record.products()
+        if product.prodtype.startswith("BIAS_")
+    }
+    maps = {kind: view_planes(paths[kind])[1] for kind in ("BIAS_A", "BIAS_B", "BIAS_COVARIANCE")}
+    header = view_planes(paths["BIAS_A"])[0]
+    a, b = (np.asarray(maps[kind]["PRIMARY"], np.float32) for kind in ("BIAS_A", "BIAS_B"))
+    _plot(config, record, "a_map", figures.intercept_map(a), CAPTIONS["intercept_map"], section)
+    if header.get("BFIXED"):
+        return
+    _plot(config, record, "b_map", figures.slope_map(b), CAPTIONS["slope_map"], section)
+    masters = open_masters([product.path for product in record.products("MASTER_BIAS")])
+    used = np.asarray(maps["BIAS_COVARIANCE"]["NUSED"])
+    if used.max() > 2:
+        chi2 = np.asarray(maps["BIAS_COVARIANCE"]["CHI2_RED"], np.float32)
+        _plot(config, record, "chi2_map", figures.chi2_map(chi2, used - 2), CAPTIONS["chi2_map"], section)
+    pixels = _example_pixels(
+        np.asarray(maps["BIAS_A"]["DQ"]), np.asarray(maps["BIAS_B"]["PRIMARY"], np.float32)
+    )
+    at = tuple(np.array(pixels).T)
+    values = np.array([plane[at] for plane in masters.values]) - masters.shifts[:, None]
+    sigmas = np.array([plane[at] for plane in masters.sigmas])
+    figure = figures.pixel_fits(masters.temperatures, values, sigmas, a[at], b[at], pixels)
+    _plot(config, record, "pixel_fits", figure, CAPTIONS["pixel_fits"], section)
+    levels = np.array([header["LEVEL"] for header in masters.headers])
+    errors = np.array([header["LEVELERR"] for header in masters.headers])
+    line = np.polyfit(masters.temperatures, levels - masters.shifts, 1)
+    model = np.polyval(line, masters.temperatures) + masters.shifts
+    figure = figures.level_against_temperature(masters.temperatures, levels, errors, model)
+    caption = CAPTIONS["level_against_temperature"]
+    _plot(config, record, "level_against_temperature", figure, caption, section)
+
+
+def _example_pixels(dq, b):
+    """Four pixels for the picture of fits: of low, middle and high slope, and one that a line does not describe."""
+    good = np.flatnonzero((dq == 0).ravel() & np.isfinite(b).ravel())
+    if good.size == 0:
+        good = np.arange(dq.size)
+    order = good[np.argsort(b.ravel()[good], kind="stable")]
+    chosen = [order[int(f * (order.size - 1))] for f in (0.05, 0.5, 0.95)]
+    poor = np.flatnonzero((dq & DQ.UNRELIABLE_FIT) != 0)
+    if poor.size:
+        chosen.append(poor[poor.size // 2])
+    return [tuple(int(k) for k in np.unravel_index(p, dq.shape)) for p in dict.fromkeys(chosen)]
+
+
+def _tables(config):
+    """Table of the evaluation for the report."""
+    path = config.output_dir / "evaluation" / "evaluation_summary.csv"
+    if not path.is_file():
+        return []
+    with open(path, newline="", encoding="utf-8") as stream:
+        rows = list(csv.DictReader(stream))
+    columns = {
+        "temperature": "T [°C]",
+        "frames": "frames",
+        "mae": "MAE [ADU]",
+        "rmse": "RMSE [ADU]",
+        "mean_error": "mean error [ADU]",
+        "chi2_red": "reduced χ²",
+        "within_3sigma": "within 3 σ",
+        "left_out_rmse": "RMSE, left out [ADU]",
+        "left_out_mean_error": "mean error, left out [ADU]",
+        "left_out_chi2_red": "reduced χ², left out",
+        "left_out_is": "left out is",
+    }
+    table = [[_cell(row[key]) for key in columns] for row in rows]
+    return [
+        {
+            "section": "Evaluation",
+            "title": "Errors at each temperature",
+            "columns": list(columns.values()),
+            "rows": table,
+        }
+    ]
+
+
+def _cell(text):
+    try:
+        return float(text)
+    except ValueError:
+        return text

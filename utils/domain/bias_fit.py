@@ -1,0 +1,114 @@
+"""Masters side by side: their planes mapped, their weights, in row blocks."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from utils.errors import InputError
+from utils.fits_io.product_reader import view_planes
+from utils.fits_io.products import DQ
+from utils.kernels import linear_fit
+
+BLOCK_PIXELS = 32768
+"""Pixels fitted at a time: float64 work arrays stay in cache."""
+COMMON_EXCESS = 4.0
+"""Group levels that scatter about the line by more than so many times their variance have a common error."""
+
+
+@dataclass(frozen=True, eq=False)
+class MasterSet:
+    """Master biases of one model, coldest first.
+
+    paths; headers : list of dict.  values, sigmas : lists of (ny, nx) mapped arrays [ADU].  dqs : list.
+    temperatures, shifts (n,) : mean temperature [degC] and mean session shift [ADU] of each.
+    common_error [ADU] : error that all pixels of one master share (zero-level scatter beyond that of the frames).
+    """
+
+    paths: list
+    headers: list
+    values: list
+    sigmas: list
+    dqs: list
+    temperatures: np.ndarray
+    shifts: np.ndarray
+    common_error: float
+
+    @property
+    def shape(self):
+        """(ny, nx) of the masters."""
+        return self.values[0].shape
+
+    def blocks(self):
+        """Yield (rows, values (n, m), variances (n, m)) in row blocks; values have the session shift taken out."""
+        ny, nx = self.shape
+        step = max(1, BLOCK_PIXELS // nx)
+        for start in range(0, ny, step):
+            rows = slice(start, min(start + step, ny))
+            values = np.stack([plane[rows].astype(np.float64).ravel() for plane in self.values])
+            values -= self.shifts[:, None]
+            sigma = np.stack([plane[rows].astype(np.float64).ravel() for plane in self.sigmas])
+            yield rows, values, sigma * sigma + self.common_error**2
+
+
+def open_masters(paths):
+    """Open master biases for a fit.
+
+    Raises InputError where one is missing, has no uncertainty, or differs from the first in shape, ADU scale or gain.
+    """
+    opened = [(path, *view_planes(path)) for path in paths]
+    opened.sort(key=lambda one: one[1]["TEMP"])
+    first_path, first, planes = opened[0]
+    for path, header, own in opened:
+        if header.get("PRODTYPE") != "MASTER_BIAS" or "UNCERT" not in own or "DQ" not in own:
+            raise InputError(f"{path}: got {header.get('PRODTYPE')}, expected MASTER_BIAS with UNCERT and DQ")
+        if own["PRIMARY"].shape != planes["PRIMARY"].shape:
+            raise InputError(
+                f"{path}: shape {own['PRIMARY'].shape}, expected {planes['PRIMARY'].shape} as in {first_path}"
+            )
+        for key in ("ADUSCALE", "GAIN", "XBINNING", "YBINNING"):
+            if header.get(key) != first.get(key):
+                raise InputError(
+                    f"{path}: {key} {header.get(key)}, expected {first.get(key)} as in {first_path}"
+                )
+    headers = [header for _, header, _ in opened]
+    temperatures = np.array([header["TEMP"] for header in headers], dtype=np.float64)
+    shifts = np.array([header.get("ZSHIFT", 0.0) for header in headers], dtype=np.float64)
+    return MasterSet(
+        [path for path, _, _ in opened],
+        headers,
+        [own["PRIMARY"] for _, _, own in opened],
+        [own["UNCERT"] for _, _, own in opened],
+        [own["DQ"] for _, _, own in opened],
+        temperatures,
+        shifts,
+        _common_error(headers, temperatures, shifts),
+    )
+
+
+def _common_error(headers, temperatures, shifts):
+    """Error common to all pixels of a master [ADU]: levels that a line does not describe, sessions not told apart."""
+    level = np.array([header["LEVEL"] for header in headers]) - shifts
+    error = np.array([header["LEVELERR"] for header in headers])
+    found = 0.0
+    if np.unique(temperatures).size > 2:
+        error = np.maximum(error, 1e-6 * (1.0 + np.abs(level)))
+        _, _, chi2, n = linear_fit.fit_line(level[:, None], 1.0 / error[:, None] ** 2, temperatures)
+        if chi2[0] / (n[0] - 2) > COMMON_EXCESS:
+            flat = np.polyfit(temperatures, level, 1)
+            residual = level - np.polyval(flat, temperatures)
+            found = math.sqrt(float(residual @ residual) / (level.size - 2))
+    if not all(header.get("ZSEPAR", True) for header in headers):
+        found = max(found, *(float(header["ZSCATTER"]) for header in headers))
+    return found
+
+
+def combined_quality(dqs):
+    """DQ of a model from those of its masters: bits of any, except that masked pixels need all masters masked."""
+    lost = np.int16(DQ.DO_NOT_USE | DQ.NO_DATA)
+    any_bits = np.zeros(dqs[0].shape, np.int16)
+    all_bits = np.full(dqs[0].shape, -1, np.int16)
+    for dq in dqs:
+        any_bits |= dq
+        all_bits &= dq
+    return (any_bits & ~lost) | (all_bits & lost)

@@ -1,0 +1,123 @@
+"""The bias model ``bias(T) = a + b T`` of every pixel, read back from its products and evaluated."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from utils.errors import InputError
+from utils.fits_io.product_reader import read_product
+from utils.fits_io.products import DQ
+
+A_MAP, B_MAP, COVARIANCE, SUMMARY = (
+    "bias_a_map.fits",
+    "bias_b_map.fits",
+    "bias_ab_covariance.fits",
+    "bias_model.json",
+)
+EQUATION = "bias(T) = a + b * T, T in degC"
+
+
+@dataclass(frozen=True, eq=False)
+class BiasModel:
+    """Maps of the model, each (ny, nx) float32.
+
+    a [ADU] at 0 degC, b [ADU/degC]; var_a, var_b, cov_ab : covariance.  dq : int16.  t_min, t_max [degC] : fitted range.
+    tolerance [degC] : half width of a temperature group; inside it the range still counts as reached.
+    adu_scale : stored units per product ADU.  header : cards of the a map.
+    """
+
+    a: np.ndarray
+    b: np.ndarray
+    var_a: np.ndarray
+    var_b: np.ndarray
+    cov_ab: np.ndarray
+    dq: np.ndarray
+    t_min: float
+    t_max: float
+    tolerance: float
+    adu_scale: float
+    header: object
+
+    @classmethod
+    def load(cls, folder):
+        """Read the model from its folder.  Raises InputError for a missing, foreign or mismatching map."""
+        folder = Path(folder)
+        if not folder.is_dir():
+            raise InputError(
+                f"{folder}: no such folder, expected a bias model ({A_MAP}, {B_MAP}, {COVARIANCE})"
+            )
+        covariance = folder / COVARIANCE
+        return cls.from_maps(folder / A_MAP, folder / B_MAP, covariance if covariance.exists() else None)
+
+    @classmethod
+    def from_maps(cls, a_map, b_map, covariance=None):
+        """Read the model from its maps; without the covariance map a and b count as independent at mid-range."""
+        a, b = read_product(a_map, expect="BIAS_A"), read_product(b_map, expect="BIAS_B")
+        cross = None if covariance is None else read_product(covariance, expect="BIAS_COVARIANCE")
+        for other in (b, cross):
+            if other is None:
+                continue
+            if other.data.shape != a.data.shape:
+                raise InputError(
+                    f"{other.path}: shape {other.data.shape}, expected {a.data.shape} as in {a.path}"
+                )
+            for key in ("ADUSCALE", "T_MIN", "T_MAX"):
+                if other.header.get(key) != a.header.get(key):
+                    raise InputError(
+                        f"{other.path}: {key} {other.header.get(key)}, expected {a.header.get(key)} as in {a.path}"
+                    )
+        t_min, t_max = float(a.header["T_MIN"]), float(a.header["T_MAX"])
+        var_a, var_b = np.square(a.uncert), np.square(b.uncert)
+        # Errors of a and b of a centred fit are independent at the centre, which fixes cov(a, b) = -T_c var_b.
+        cov = cross.data if cross is not None else -0.5 * (t_min + t_max) * var_b
+        return cls(
+            a.data,
+            b.data,
+            var_a,
+            var_b,
+            cov,
+            a.dq | b.dq,
+            t_min,
+            t_max,
+            float(a.header.get("TTOL", 0.0)),
+            float(a.header.get("ADUSCALE", 1.0)),
+            a.header,
+        )
+
+    @property
+    def fixed_slope(self):
+        """True where the data had one temperature only: b is 0 and its error unknown."""
+        return bool(self.header.get("BFIXED", False))
+
+    def extrapolates(self, temperature):
+        """Return True when the temperature [degC] lies outside the fitted range by more than a group's tolerance."""
+        return not self.t_min - self.tolerance <= temperature <= self.t_max + self.tolerance
+
+    def evaluate(self, temperature):
+        """Bias at a temperature [degC]: value (ny, nx) [ADU], 1 sigma [ADU] and dq (int16)."""
+        t = np.float32(temperature)
+        value = self.a + t * self.b
+        variance = self.var_a.copy()
+        if not self.fixed_slope:
+            # In float64: the terms cancel far from 0 degC.
+            exact = float(temperature)
+            variance = (
+                self.var_a + (2.0 * exact) * self.cov_ab.astype(np.float64) + (exact * exact) * self.var_b
+            )
+        return value, np.sqrt(np.maximum(variance, 0.0)).astype(np.float32), self.dq
+
+
+def model_summary(folder):
+    """Read bias_model.json of a model folder; raises InputError where it is missing or not JSON."""
+    path = Path(folder) / SUMMARY
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: {error}, expected the summary of a bias model") from error
+
+
+def unusable(dq):
+    """Boolean map of pixels that a model or master cannot vouch for."""
+    return (dq & (DQ.DO_NOT_USE | DQ.NO_DATA)) != 0

@@ -1,0 +1,203 @@
+"""Sample all groups once, decide what holds for the whole set, and leave out the frames that do not belong.
+
+What holds for the set: stored units per product ADU, saturation level, zero level against temperature with session
+shifts.  What holds for a group: noise of a pixel, level of each frame.
+"""
+
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from utils.domain.frame_groups import FrameGroup
+from utils.errors import InputError
+from utils.fits_io.frame_sample import sample_group
+from utils.kernels import adu_scale as stored_step
+from utils.kernels import groups as grouping
+from utils.kernels import noise, screen, zero_level
+
+SESSION_GAP = 6 * 3600.0
+"""A pause between frames longer than this starts a new session [s]."""
+NOISE_VALUES = 1 << 20
+"""Values from which the noise of a group is measured."""
+
+
+@dataclass
+class ScreenedGroup:
+    """A group without the frames that were left out.
+
+    within : noise of one sample of an ordinary pixel about its frame's level [product ADU], NaN for one frame.
+    sigma : the same with the scatter of the frames' levels about temperature and session.
+    spatial : scatter between neighbouring pixels of one frame [product ADU]: noise and fixed pattern together.
+    levels, spreads : (n,) level and scatter of each frame about the group [product ADU].  sessions : (n,) int.
+    offsets : (n,) brings each frame to the group's mean temperature and session level [product ADU], or None where
+    that is negligible.  reference_level : level of the group [product ADU].
+    """
+
+    frames: FrameGroup
+    within: float
+    levels: np.ndarray
+    spreads: np.ndarray
+    sessions: np.ndarray
+    reference_level: float
+    spatial: float
+    sigma: float = math.nan
+    offsets: np.ndarray | None = None
+
+
+@dataclass
+class Screening:
+    """All groups after the screen.
+
+    rejected : list of (path, reason).  adu_scale : stored units per product ADU.  lsb : converter step [product ADU].
+    saturation : [product ADU].  zero : `utils.kernels.zero_level.ZeroLevel`.
+    """
+
+    groups: list
+    adu_scale: float
+    lsb: float
+    saturation: float
+    zero: zero_level.ZeroLevel
+    rejected: list = field(default_factory=list)
+    notes: list = field(default_factory=list)
+
+
+def screen_groups(groups, *, adu_scale=None, saturation=None, jobs=1, session_gap=SESSION_GAP, limits=None):
+    """Screen the groups of one kind of frames of one camera setting.
+
+    groups : list of `FrameGroup`.  adu_scale : stored units per product ADU, None = found from the samples.
+    saturation : [product ADU], None = SATURATE card, else the converter's maximum.
+    Returns a `Screening`; a group that loses all frames is gone from it.  Raises InputError when no frame is left.
+    """
+    limits = limits or screen.ScreenLimits()
+    samples = [_sampled(group, jobs) for group in groups]
+    factor = stored_step.shared_factor(vote for sample in samples for vote in sample.votes)
+    scale = float(factor if adu_scale is None else adu_scale)
+    full = converter_maximum(groups, scale) if saturation is None else float(saturation)
+    times = np.concatenate([group.times for group in groups])
+    cuts = np.cumsum([len(group) for group in groups])[:-1]
+    sessions = np.split(grouping.sessions_by_time(times, session_gap), cuts)
+
+    for sample in samples:
+        sample.to_product_adu(scale, full)
+    zero = _fit_zero(groups, samples, sessions)
+    result = Screening([], scale, factor / scale, full, zero)
+    refit = False
+    for group, sample, session in zip(groups, samples, sessions, strict=True):
+        expected = zero.slope * (group.temperatures - group.temperature)
+        found = screen.judge_levels(
+            sample.level, sample.uneven, sample.within, sample.tile_pixels, expected, session, limits
+        )
+        found |= screen.judge_rows(sample.zero, sample.frozen, limits)
+        for index in np.flatnonzero(sample.saturated > limits.saturated_fraction):
+            found[int(index)] = ("SATURATED", f"{sample.saturated[index]:.1%} of the sampled pixels")
+        for index, (code, detail) in sorted(found.items()):
+            result.rejected.append((group.entries[index]["original_path"], f"{code}: {detail}"))
+        keep = [i for i in range(len(group)) if i not in found]
+        if not keep:
+            continue
+        if found:
+            refit = True
+            group, sample, session = group.subset(keep), _sampled(group.subset(keep), jobs), session[keep]
+            sample.to_product_adu(scale, full)
+        result.groups.append(
+            ScreenedGroup(
+                group,
+                sample.within,
+                sample.level + sample.reference,
+                sample.spread,
+                session,
+                sample.reference,
+                sample.spatial,
+            )
+        )
+    if not result.groups:
+        reason = result.rejected[0]
+        raise InputError(f"no frame passed the screen, the first was {reason[0]} ({reason[1]})")
+    if refit:
+        result.zero = zero_level.fit_zero_level(
+            np.concatenate([g.levels for g in result.groups]),
+            np.concatenate([g.frames.temperatures for g in result.groups]),
+            np.concatenate([g.sessions for g in result.groups]),
+        )
+    for group in result.groups:
+        _set_offsets(group, result.zero)
+    return result
+
+
+def converter_maximum(groups, scale):
+    """Return the level that no sample exceeds [product ADU]: SATURATE card, else the converter's largest value."""
+    lowest = math.inf
+    for group in groups:
+        for entry, image in zip(group.entries, group.images, strict=True):
+            depth = entry["bit_depth"]
+            if image.bitpix in (8, 16):
+                top = (2.0**image.bitpix - 1.0) * image.bscale
+                stored = math.floor(top / scale)
+                lowest = min(lowest, stored, 2**depth - 1 if depth and depth < image.bitpix else stored)
+            elif depth and depth < 32:
+                lowest = min(lowest, math.floor((2**depth - 1) / (scale if depth == 16 else 1)))
+            if entry["saturate"]:
+                lowest = min(lowest, entry["saturate"] / scale)
+    return float(lowest)
+
+
+@dataclass
+class _Sampled:
+    """One group's sample, boiled down to numbers."""
+
+    votes: list
+    zero: np.ndarray
+    frozen: np.ndarray
+    rows: np.ndarray | None
+    level: np.ndarray = None
+    uneven: np.ndarray = None
+    spread: np.ndarray = None
+    within: float = math.nan
+    reference: float = math.nan
+    spatial: float = math.nan
+    tile_pixels: int = 1
+    saturated: np.ndarray = None
+
+    def to_product_adu(self, scale, saturation):
+        """Reduce the sampled rows to levels and noise in product ADU, and let them go."""
+        rows = self.rows / np.float32(scale) if scale != 1 else self.rows
+        self.rows = None
+        with np.errstate(invalid="ignore"):
+            self.saturated = (rows >= saturation).mean(axis=(1, 2))
+        self.level, self.uneven, self.spread = screen.frame_levels(rows)
+        self.reference = screen.robust_level(rows[0])[0] - self.level[0]
+        self.tile_pixels = max(1, rows[0].size // 8)
+        steps = np.diff(rows[0], axis=1)
+        steps = steps[np.isfinite(steps)]
+        self.spatial = float(1.4826 * np.median(np.abs(steps)) / math.sqrt(2.0)) if steps.size else 0.0
+        flat = rows.reshape(len(rows), -1)[:, :: max(1, rows.size // NOISE_VALUES)]
+        self.within = noise.pooled_scatter(flat - self.level.astype(np.float32)[:, None])
+
+
+def _sampled(group, jobs):
+    sample = sample_group(group.images, jobs, ceiling=65535)
+    return _Sampled(sample.votes, sample.zero, sample.frozen, sample.rows)
+
+
+def _fit_zero(groups, samples, sessions):
+    return zero_level.fit_zero_level(
+        np.concatenate([sample.level + sample.reference for sample in samples]),
+        np.concatenate([group.temperatures for group in groups]),
+        np.concatenate(sessions),
+    )
+
+
+def _set_offsets(group, zero):
+    """Noise and offsets of a group: drift and session shifts are taken out where they matter against its noise."""
+    temperatures = group.frames.temperatures
+    shift = zero.slope * (temperatures - temperatures.mean()) + zero.shifts[group.sessions]
+    shift = shift - shift.mean()
+    if len(shift) < 2:
+        return
+    left = group.levels - shift
+    if np.abs(shift).max() > 0.02 * group.within:
+        group.offsets = -shift
+    else:
+        left = group.levels
+    group.sigma = math.hypot(group.within, float(np.std(left, ddof=1)))

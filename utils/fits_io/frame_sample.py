@@ -1,0 +1,122 @@
+"""A small fixed sample of every frame, read before the main pass.
+
+Whole rows, evenly spaced, tell level and noise; strips of columns through all rows tell dropped rows and zero
+blocks.  Which rows and columns depends on the shape and the number of frames only, so that no result depends on
+blocks, threads or memory.
+"""
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+
+from utils.fits_io.fits_cards import datasum
+from utils.fits_io.frame_stack import FrameStack
+from utils.kernels import adu_scale
+
+SAMPLE_VALUES = 2 << 20
+"""Values kept of one group."""
+STRIPS, STRIP_WIDTH = 4, 16
+
+
+@dataclass
+class GroupSample:
+    """Sample of n frames, in stored units (BZERO and BSCALE applied).
+
+    rows : (n, r, nx) float32, NaN = blank.  votes : (n,) OR of the integers, None = no vote.
+    zero, frozen : (n, ny) bool, rows with a strip of zeros; rows constant in all strips or equal to the row before.
+    """
+
+    rows: np.ndarray
+    votes: list
+    zero: np.ndarray
+    frozen: np.ndarray
+
+
+def sample_rows(shape, n):
+    """Return the rows of a frame that are sampled: at most 16, evenly spaced, fewer for many frames."""
+    ny, nx = shape
+    count = int(min(16, ny, max(2, SAMPLE_VALUES // (n * nx))))
+    return np.unique(np.linspace(0, ny - 1, count + 2)[1:-1].astype(int)) if ny > 2 else np.arange(ny)
+
+
+def sample_group(images, jobs=1, ceiling=None):
+    """Sample the frames of one group.
+
+    images : sequence of FitsImage of one shape.  ceiling : stored value that means saturated, for the votes.
+    Returns a `GroupSample`.
+    """
+    with FrameStack(images, jobs=jobs) as stack:
+        ny, nx = stack.shape
+        n = len(images)
+        wanted = sample_rows(stack.shape, n)
+        starts = np.unique(np.linspace(0, max(nx - STRIP_WIDTH, 0), STRIPS).astype(int))
+        result = GroupSample(
+            np.empty((n, wanted.size, nx), np.float32),
+            [None] * n,
+            np.zeros((n, ny), bool),
+            np.zeros((n, ny), bool),
+        )
+
+        def one(index):
+            image = stack.images[index]
+            raw = stack.frame_view(index)
+            integers = raw.dtype.kind in "iu"
+            rows = raw[wanted].astype(raw.dtype.newbyteorder("="))
+            strips = np.stack([raw[:, s : s + STRIP_WIDTH] for s in starts], axis=1)
+            values = rows.astype(np.float64) * image.bscale + image.bzero
+            if image.blank is not None and integers:
+                values[rows == image.blank] = np.nan
+            result.rows[index] = values
+            if integers and image.bscale == 1 and float(image.bzero).is_integer():
+                stored = rows.astype(np.int64) + int(image.bzero)
+                result.votes[index] = adu_scale.sample_bits(stored, ceiling)
+            # Zero means no charge at all: the stored sample that stands for the value 0.
+            zero = -image.bzero / image.bscale
+            blank = (strips == zero).all(axis=2)
+            result.zero[index] = blank.any(axis=1)
+            flat = strips.reshape(ny, -1)
+            constant = (flat == flat[:, :1]).all(axis=1)
+            repeated = np.zeros(ny, bool)
+            repeated[1:] = (flat[1:] == flat[:-1]).all(axis=1)
+            result.frozen[index] = (
+                (constant | repeated) & ~blank.all(axis=1) if flat.shape[1] >= STRIP_WIDTH else False
+            )
+
+        if jobs == 1:
+            for index in range(n):
+                one(index)
+        else:
+            with ThreadPoolExecutor(jobs) as pool:
+                list(pool.map(one, range(n)))
+    return result
+
+
+def file_datasums(images, jobs=1):
+    """DATASUM of the data of frames that carry none, computed from their bytes as stored.
+
+    images : sequence of FitsImage.  Returns a list of int, None for compressed frames.
+    """
+
+    def one(image):
+        if image.compressed:
+            return None
+        size = abs(image.bitpix) // 8 * image.shape[0] * image.shape[1]
+        total = 0
+        block = 2880 << 9
+        with open(image.path, "rb", buffering=0) as stream:
+            stream.seek(image.offset)
+            done = 0
+            while done < size:
+                data = stream.read(min(block, size - done))
+                if not data:
+                    break
+                done += len(data)
+                # Blocks are whole 32-bit words, so that one's complement sums add.
+                total += datasum(data)
+        while total >> 32:
+            total = (total & 0xFFFFFFFF) + (total >> 32)
+        return total
+
+    with ThreadPoolExecutor(max(1, jobs)) as pool:
+        return list(pool.map(one, images))

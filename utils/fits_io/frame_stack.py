@@ -1,0 +1,340 @@
+"""Many FITS frames of one shape, read in row blocks and combined under a byte budget.
+
+The bytes take the shortest way: ``preadv`` brings the rows of every frame into one buffer, a copy swaps them to
+native order, a kernel combines them.  BZERO is never applied to the samples: it is added to the result in float64.
+Blocks are independent, threads take them in any order, and no result depends on their size.
+"""
+
+import gzip
+import math
+import os
+import resource
+import tempfile
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+
+from utils.errors import InputError
+from utils.kernels import combine
+
+CHUNK_BYTES = 8 << 20
+"""Samples that a thread works on at a time (as stored and as float32): they stay in its cache."""
+READ_BYTES = 8 << 20
+"""Bytes read at a time by one thread, over all frames."""
+SPARE_DESCRIPTORS = 48
+"""File descriptors left to the rest of the process."""
+
+_DTYPES = {8: ">u1", 16: ">i2", 32: ">i4", 64: ">i8", -32: ">f4", -64: ">f8"}
+
+
+@dataclass
+class StackResult:
+    """Combined frames in product ADU, each (ny, nx).
+
+    value : float32 [ADU].  variance : float32, scatter of one sample [ADU^2], NaN for fewer than 2 samples.
+    n_used : uint16.  flags : uint8, bits of `utils.kernels.combine`.
+    """
+
+    value: np.ndarray
+    variance: np.ndarray
+    n_used: np.ndarray
+    flags: np.ndarray
+
+
+class FrameStack:
+    """Open frames of one shape; a context manager.
+
+    images : sequence of `utils.fits_io.header_scan.FitsImage` (path, shape, bitpix, bzero, bscale, blank, offset,
+    compressed).  adu_scale : stored units per product ADU.  jobs : threads.  memory_limit : bytes for all buffers.
+    Compressed frames are unpacked once into an unnamed temporary file, not into memory.
+    Raises InputError where shapes differ or a file is shorter than its header says.
+    """
+
+    def __init__(self, images: Sequence, *, adu_scale=1.0, jobs=1, memory_limit=2 << 30):
+        if not images:
+            raise InputError("no frames to combine")
+        first = images[0]
+        for image in images:
+            if image.shape != first.shape:
+                raise InputError(
+                    f"{image.path}: shape {image.shape}, expected {first.shape} as in {first.path}"
+                )
+        self.images = list(images)
+        self.shape = tuple(first.shape)
+        self.adu_scale = float(adu_scale)
+        self.jobs = max(1, int(jobs))
+        self.memory_limit = int(memory_limit)
+        self._descriptors = {}
+        self._spool = None
+        self._offsets = [image.offset for image in images]
+        self._types = [np.dtype(_DTYPES[image.bitpix]) for image in images]
+
+    def __enter__(self):
+        if any(image.compressed for image in self.images):
+            self._unpack()
+        soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        if soft == resource.RLIM_INFINITY or len(self.images) <= soft - SPARE_DESCRIPTORS:
+            try:
+                for index, image in enumerate(self.images):
+                    if not (self._spool and image.compressed):
+                        self._descriptors[index] = _open(image.path)
+            except OSError:
+                self.__exit__()
+                raise
+        return self
+
+    def __exit__(self, *exc):
+        for descriptor in self._descriptors.values():
+            os.close(descriptor)
+        self._descriptors.clear()
+        if self._spool is not None:
+            self._spool.close()
+            self._spool = None
+
+    def _unpack(self):
+        """Write the samples of compressed frames one after the other into a temporary file."""
+        from astropy.io import fits
+
+        self._spool = tempfile.TemporaryFile(prefix="calibration-")
+        for index, image in enumerate(self.images):
+            if not image.compressed:
+                continue
+            try:
+                if str(image.path).lower().endswith(".gz"):
+                    with gzip.open(image.path, "rb") as stream:
+                        with fits.open(stream, do_not_scale_image_data=True) as hdus:
+                            data = next(h.data for h in hdus if h.data is not None and h.data.ndim >= 2)
+                else:
+                    with fits.open(image.path, do_not_scale_image_data=True) as hdus:
+                        data = next(h.data for h in hdus if isinstance(h, fits.CompImageHDU))
+            except (OSError, EOFError, StopIteration, ValueError) as error:
+                raise InputError(f"{image.path}: cannot be unpacked ({error})") from error
+            self._offsets[index] = self._spool.tell()
+            self._types[index] = data.dtype.newbyteorder(">")
+            self._spool.write(
+                np.ascontiguousarray(data.reshape(self.shape), dtype=self._types[index]).tobytes()
+            )
+        self._spool.flush()
+
+    @property
+    def integers(self):
+        """True when all frames are 8 or 16-bit integers with one zero point, so that nothing is rounded."""
+        first = self.images[0]
+        return all(
+            kind.itemsize <= 2 and image.blank is None and image.bscale == 1 and image.bzero == first.bzero
+            for image, kind in zip(self.images, self._types, strict=True)
+        )
+
+    def read_rows(self, index, start, out):
+        """Fill ``out`` (rows, nx), of the frame's stored big-endian type, from row ``start`` of frame ``index``."""
+        image = self.images[index]
+        position = self._offsets[index] + start * self.shape[1] * out.itemsize
+        if self._spool is not None and image.compressed:
+            descriptor, passing = self._spool.fileno(), False
+        else:
+            descriptor = self._descriptors.get(index)
+            passing = descriptor is None
+            if passing:
+                descriptor = _open(image.path)
+        try:
+            view = memoryview(out.reshape(-1).view(np.uint8))
+            while view:
+                got = os.preadv(descriptor, [view], position)
+                if got == 0:
+                    raise InputError(
+                        f"{image.path}: data end before row {start + len(out)}, file changed or truncated"
+                    )
+                view, position = view[got:], position + got
+        finally:
+            if passing:
+                os.close(descriptor)
+
+    def frame_view(self, index):
+        """Return the stored samples of one frame as a read-only map of its file, (ny, nx), big-endian."""
+        image = self.images[index]
+        source = self._spool if self._spool is not None and image.compressed else image.path
+        return np.memmap(source, self._types[index], "r", self._offsets[index], self.shape)
+
+    def combine(self, rule, offsets=None, scales=None, progress=None):
+        """Combine all frames by ``rule`` (levels in product ADU).
+
+        offsets, scales : (n,) per frame, a sample counts as ``scale * value + offset`` (value, offset in product
+        ADU); None leaves the frames as they are.  progress : called with the number of rows done.
+        Returns a `StackResult`.
+        """
+        ny, nx = self.shape
+        n = len(self.images)
+        result = StackResult(
+            np.empty(self.shape, np.float32),
+            np.empty(self.shape, np.float32),
+            np.empty(self.shape, np.uint16),
+            np.empty(self.shape, np.uint8),
+        )
+        exact = self.integers and offsets is None and scales is None
+        plan = _IntegerPlan(self, rule) if exact else _FloatPlan(self, rule, offsets, scales)
+        item = max(kind.itemsize for kind in self._types)
+        budget = min(READ_BYTES, self.memory_limit // (4 * self.jobs))
+        chunk = max(1024, min(32768, CHUNK_BYTES // (6 * n)))
+        rows = max(1, min(budget // (n * nx * item), math.ceil(ny / (2 * self.jobs))))
+        local = threading.local()
+        lock = threading.Lock()
+
+        def work(start):
+            height = min(rows, ny - start)
+            if not hasattr(local, "buffers"):
+                local.buffers = plan.buffers(n, rows * nx, chunk)
+            plan.load(start, height, local.buffers)
+            for left in range(0, height * nx, chunk):
+                part = slice(left, min(left + chunk, height * nx))
+                target = slice(start * nx + part.start, start * nx + part.stop)
+                value, variance, n_used, flags = combine.combine(*plan.samples(part, local.buffers))
+                result.value.reshape(-1)[target] = plan.level(value)
+                result.variance.reshape(-1)[target] = variance * plan.variance_scale
+                result.n_used.reshape(-1)[target] = n_used
+                result.flags.reshape(-1)[target] = flags
+            if progress is not None:
+                with lock:
+                    progress(height)
+
+        starts = range(0, ny, rows)
+        if self.jobs == 1:
+            for start in starts:
+                work(start)
+        else:
+            with ThreadPoolExecutor(self.jobs) as pool:
+                for _ in pool.map(work, starts):
+                    pass
+        return result
+
+
+class _IntegerPlan:
+    """Samples stay 16-bit integers; scale and zero point are applied to the result."""
+
+    def __init__(self, stack, rule):
+        self.stack = stack
+        self.zero = stack.images[0].bzero
+        self.scale = stack.adu_scale
+        self.variance_scale = 1.0 / self.scale**2
+        self.type = np.dtype(np.int16)
+        self.rule = _stored_rule(rule, self.scale, self.zero)
+
+    def buffers(self, n, pixels, chunk):
+        raw = {kind: np.empty((n, pixels), kind) for kind in set(self.stack._types)}
+        return {"raw": raw, "native": np.empty(n * chunk, np.int16), "work": np.empty(n * chunk, np.float32)}
+
+    def load(self, start, height, buffers):
+        nx = self.stack.shape[1]
+        for index, kind in enumerate(self.stack._types):
+            rows = buffers["raw"][kind][index, : height * nx].reshape(height, nx)
+            self.stack.read_rows(index, start, rows)
+
+    def samples(self, part, buffers):
+        n, width = len(self.stack.images), part.stop - part.start
+        native = buffers["native"][: n * width].reshape(n, width)
+        if len(buffers["raw"]) == 1:
+            (raw,) = buffers["raw"].values()
+            np.copyto(native, raw[:, part], casting="same_kind")
+        else:
+            for index, kind in enumerate(self.stack._types):
+                np.copyto(native[index], buffers["raw"][kind][index, part], casting="same_kind")
+        return native, self.rule, buffers["work"][: n * width].reshape(n, width), None
+
+    def level(self, value):
+        return (value + self.zero) / self.scale
+
+
+class _FloatPlan:
+    """Samples become float32 about a pivot, scaled and shifted frame by frame."""
+
+    def __init__(self, stack, rule, offsets, scales):
+        self.stack = stack
+        n = len(stack.images)
+        self.offsets = np.zeros(n) if offsets is None else np.asarray(offsets, dtype=np.float64)
+        self.scales = np.ones(n) if scales is None else np.asarray(scales, dtype=np.float64)
+        if self.offsets.shape != (n,) or self.scales.shape != (n,):
+            raise ValueError(f"offsets and scales need one value for each of {n} frames")
+        # Subtracting a whole number near the level first keeps float32 exact for integers.
+        self.pivot = _pivot(stack)
+        self.base = (
+            (self.pivot * stack.images[0].bscale + stack.images[0].bzero) / stack.adu_scale * self.scales[0]
+        )
+        self.base += self.offsets[0]
+        self.variance_scale = 1.0
+        self.rule = _stored_rule(rule, 1.0, self.base)
+        self.saturation = rule.saturation
+
+    def buffers(self, n, pixels, chunk):
+        raw = {kind: np.empty(pixels, kind) for kind in set(self.stack._types)}
+        return {
+            "raw": raw,
+            "values": np.empty((n, pixels), np.float32),
+            "work": np.empty(n * chunk, np.float32),
+            "saturated": np.empty(pixels, bool),
+        }
+
+    def load(self, start, height, buffers):
+        stack, nx = self.stack, self.stack.shape[1]
+        saturated = buffers["saturated"][: height * nx]
+        saturated[:] = False
+        for index, (image, kind) in enumerate(zip(stack.images, stack._types, strict=True)):
+            raw = buffers["raw"][kind][: height * nx]
+            stack.read_rows(index, start, raw.reshape(height, nx))
+            values = buffers["values"][index, : height * nx]
+            if kind.itemsize <= 2 or kind == np.dtype(">f4"):
+                np.copyto(values, raw, casting="same_kind")
+                np.subtract(values, np.float32(self.pivot), out=values)
+            else:
+                values[:] = raw.astype(np.float64) - self.pivot
+            factor = image.bscale / stack.adu_scale * self.scales[index]
+            level = (self.pivot * image.bscale + image.bzero) / stack.adu_scale * self.scales[index]
+            shift = level + self.offsets[index] - self.base
+            if factor != 1.0:
+                np.multiply(values, np.float32(factor), out=values)
+            if shift != 0.0:
+                np.add(values, np.float32(shift), out=values)
+            if image.blank is not None and kind.kind in "iu":
+                values[raw == image.blank] = np.nan
+            if math.isfinite(self.saturation):
+                limit = (self.saturation * stack.adu_scale - image.bzero) / image.bscale
+                saturated |= raw >= limit
+            if kind.kind == "f":
+                values[np.isinf(values)] = np.nan
+
+    def samples(self, part, buffers):
+        n, width = len(self.stack.images), part.stop - part.start
+        work = buffers["work"][: n * width].reshape(n, width)
+        return buffers["values"][:, part], self.rule, work, buffers["saturated"][part]
+
+    def level(self, value):
+        return value + self.base
+
+
+def _stored_rule(rule, scale, zero):
+    """Return the rule with its levels in stored units, counted from ``zero``."""
+    return combine.CombineRule(
+        rule.method,
+        rule.clip_sigma,
+        rule.floor_variance * scale * scale,
+        rule.inverse_gain * scale,
+        rule.zero_level * scale - zero,
+        rule.saturation * scale - zero,
+    )
+
+
+def _pivot(stack):
+    """Return a whole number near the level of the frames, in stored units: the same whatever the blocks are."""
+    row = np.empty((1, stack.shape[1]), stack._types[0])
+    stack.read_rows(0, stack.shape[0] // 2, row)
+    values = row.astype(np.float64)
+    values = values[np.isfinite(values)]
+    return float(np.round(np.median(values))) if values.size else 0.0
+
+
+def _open(path):
+    try:
+        return os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: file vanished during the run") from error

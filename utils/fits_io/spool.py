@@ -1,0 +1,49 @@
+"""Arrays that wait on disk for a later pass, in one unnamed temporary file: memory does not grow with their number."""
+
+import tempfile
+
+import numpy as np
+
+from utils.fits_io.atomic import output_error
+
+
+class ArraySpool:
+    """Append-only store of arrays; a context manager, the file vanishes with it.
+
+    folder : where the temporary file lives (the output folder: the disk that is meant to be filled).
+    """
+
+    def __init__(self, folder):
+        self._folder = folder
+        self._places = {}
+
+    def __enter__(self):
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._file = tempfile.TemporaryFile(dir=self._folder, prefix=".spool-")
+        return self
+
+    def __exit__(self, *exc):
+        self._file.close()
+
+    def put(self, key, array):
+        """Store an array under a key (any hashable).  Raises OutputError on a full disk."""
+        array = np.ascontiguousarray(array)
+        try:
+            place = self._file.seek(0, 2)
+            self._file.write(memoryview(array).cast("B"))
+            self._file.flush()
+        except OSError as error:
+            known = output_error(error, self._folder)
+            if known is None:
+                raise
+            raise known from error
+        self._places[key] = (place, array.dtype, array.shape)
+
+    def get(self, key):
+        """Return a fresh copy of the array stored under the key."""
+        place, dtype, shape = self._places[key]
+        self._file.seek(place)
+        array = np.empty(shape, dtype)
+        if self._file.readinto(memoryview(array).cast("B")) != array.nbytes:
+            raise OSError(f"temporary file in {self._folder} is shorter than what was written")
+        return array

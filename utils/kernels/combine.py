@@ -1,0 +1,170 @@
+"""Combine the samples of many pixels: mean, median, sigma-clipped mean, with scatter, count and flags.
+
+The rule of the clipped mean, for each pixel and its n samples:
+
+1. centre = median of the samples; scale = max(1.4826 MAD, noise floor at the centre's level);
+2. a sample is rejected when it lies more than k scales from the centre; one pass, n >= 3 only;
+3. a pixel that loses more than ``max(1, n // 10)`` samples is not struck by cosmic hits but unstable (telegraph
+   noise, hot): it keeps all of its samples and is flagged;
+4. the result is the mean of the samples that are left.
+
+Most pixels have nothing to reject.  They are recognised without a median, by ``|median - mean| <= std``: if
+``max |x - mean| + std <= k floor`` no sample can be rejected.  Only the others (a few percent) are gathered and
+judged, so the cost is near that of a mean.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from utils.kernels.median_network import median_pair
+
+METHODS = ("sigclip", "median", "mean")
+UNSTABLE, SATURATED, NO_DATA = 1, 2, 4
+"""Flags of `combine`: kept unclipped, at least one saturated sample, no usable sample."""
+
+
+@dataclass(frozen=True)
+class CombineRule:
+    """How samples are combined; levels and variances are in the unit of the stack.
+
+    method : 'sigclip', 'median' or 'mean'.  clip_sigma : k.
+    floor_variance : noise variance of a sample at ``zero_level`` [ADU^2]; inverse_gain : its growth with the level
+    above zero_level [ADU] (0 for bias).  saturation : samples at or above it are saturated.
+    """
+
+    method: str = "sigclip"
+    clip_sigma: float = 4.0
+    floor_variance: float = 0.0
+    inverse_gain: float = 0.0
+    zero_level: float = 0.0
+    saturation: float = float("inf")
+
+    def __post_init__(self):
+        if self.method not in METHODS:
+            raise ValueError(f"method must be one of {METHODS}, got {self.method!r}")
+        if not self.clip_sigma > 0:
+            raise ValueError(f"clip_sigma must be positive, got {self.clip_sigma}")
+
+    def floor(self, level):
+        """Standard deviation of the noise model at a level, for scalars or arrays."""
+        return np.sqrt(self.floor_variance + self.inverse_gain * np.maximum(level - self.zero_level, 0.0))
+
+
+def combine(stack, rule, work=None, saturated=None):
+    """Combine n samples of m pixels.
+
+    stack : (n, m) integers or float32; NaN in floats = unusable; not changed.  Differences between samples must
+    fit float32 (subtract a pivot from large numbers first).  work : (n, m) float32 scratch, optional.
+    saturated : (m,) bool, pixels known to hold a saturated sample; None: judged by ``rule.saturation``.
+    Returns value (m,) float64; variance (m,) float32, the scatter of one sample (ddof = 1, of the samples used, not
+    corrected for clipping; NaN for fewer than 2); n_used (m,) uint16; flags (m,) uint8.
+    The median of n samples is numpy's; its scatter and count are those of the clipped samples.
+    """
+    n, m = stack.shape
+    integers = stack.dtype.kind in "iu"
+    if work is None or work.shape != stack.shape:
+        work = np.empty((n, m), np.float32)
+    total = np.add.reduce(stack, axis=0, dtype=np.int32 if integers and n < 32768 else np.float64)
+    mean = total / n
+    rounded = mean.astype(np.float32)
+    np.copyto(work, stack, casting="unsafe")
+    np.subtract(work, rounded, out=work)
+    variance = _variance(work, total - n * rounded.astype(np.float64), n)
+    n_used = np.full(m, n, np.uint16)
+    flags = np.zeros(m, np.uint8)
+    high = np.maximum.reduce(stack, axis=0)
+    if saturated is None:
+        saturated = high >= rule.saturation
+    flags[saturated] = SATURATED
+
+    value = mean
+    if rule.method == "median":
+        pair = median_pair(stack)
+        value = 0.5 * (pair[0].astype(np.float64) + pair[1])
+
+    # Comparisons are written so that NaN (an unusable sample) makes a pixel suspect.
+    if n < 3 or rule.method == "mean":
+        suspect = np.flatnonzero(np.isnan(rounded)) if not integers else ()
+    else:
+        low = np.minimum.reduce(stack, axis=0)
+        with np.errstate(invalid="ignore"):
+            spread = np.sqrt(variance)
+            reach = np.maximum(high - rounded, rounded - low)
+            quiet = reach + spread <= rule.clip_sigma * rule.floor(rounded - spread)
+        quiet |= saturated
+        suspect = np.flatnonzero(~quiet)
+        if len(suspect):
+            # The median is cheap; only pixels whose farthest sample may really be rejected go on.
+            if rule.method == "median":
+                centre = value[suspect]
+            else:
+                samples = stack[:, suspect]
+                if not integers:
+                    samples[np.isnan(samples)] = 0.0
+                centre = np.mean(median_pair(samples), axis=0)
+            with np.errstate(invalid="ignore"):
+                reach = np.maximum(high[suspect] - centre, centre - low[suspect])
+                suspect = suspect[~(reach <= rule.clip_sigma * rule.floor(centre))]
+    if len(suspect):
+        clipped = _combine_suspects(stack[:, suspect], rule)
+        value[suspect], variance[suspect], n_used[suspect] = clipped[:3]
+        flags[suspect] |= clipped[3]
+    return value, variance, n_used, flags
+
+
+def _variance(deviation, total, n):
+    """Sample variance from deviations (n, m) about nearly the mean, whose sum (m,) is ``total``."""
+    if n < 2:
+        return np.full(deviation.shape[1], np.nan, np.float32)
+    squares = np.einsum("ij,ij->j", deviation, deviation)
+    return np.maximum((squares - total * total / n) / (n - 1), 0.0).astype(np.float32)
+
+
+def _combine_suspects(samples, rule):
+    """Judge every sample of the pixels (n, c) that may hold an outlier or a NaN, in float64."""
+    usable = np.isfinite(samples)
+    complete = usable.all(axis=0)
+    samples = samples.astype(np.float64)
+    n = usable.sum(axis=0)
+    centre = _median(samples, usable, complete)
+    reject = np.zeros(samples.shape, bool)
+    flags = np.zeros(n.size, np.uint8)
+    if rule.method != "mean":
+        with np.errstate(invalid="ignore"):
+            deviation = np.abs(samples - centre)
+            floor = rule.floor(centre)
+            doubtful = np.flatnonzero(
+                (np.nanmax(np.where(usable, deviation, 0.0), axis=0) > rule.clip_sigma * floor) & (n >= 3)
+            )
+            mad = _median(deviation[:, doubtful], usable[:, doubtful], complete[doubtful])
+            limit = rule.clip_sigma * np.maximum(1.4826 * mad, floor[doubtful])
+            reject[:, doubtful] = (deviation[:, doubtful] > limit) & usable[:, doubtful]
+        lost = reject.sum(axis=0)
+        unstable = lost > np.maximum(1, n // 10)
+        reject[:, unstable] = False
+        flags[unstable] = UNSTABLE
+    used = usable & ~reject
+    n_used = used.sum(axis=0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        mean = np.where(used, samples, 0.0).sum(axis=0) / n_used
+        deviation = np.where(used, samples - mean, 0.0)
+        variance = np.where(n_used > 1, (deviation * deviation).sum(axis=0) / (n_used - 1.0), np.nan)
+    flags[n_used == 0] |= NO_DATA
+    value = centre if rule.method == "median" else mean
+    return value, variance, n_used, flags
+
+
+def _median(samples, usable, complete):
+    """Median over axis 0 of the usable samples; NaN where there are none."""
+    result = np.full(samples.shape[1], np.nan)
+    if complete.any():
+        low, high = median_pair(np.ascontiguousarray(samples[:, complete]))
+        result[complete] = 0.5 * (low + high)
+    gaps = np.flatnonzero(~complete & usable.any(axis=0))
+    if gaps.size:
+        ordered = np.sort(np.where(usable[:, gaps], samples[:, gaps], np.inf), axis=0)
+        count = usable[:, gaps].sum(axis=0)
+        place = np.arange(gaps.size)
+        result[gaps] = 0.5 * (ordered[(count - 1) // 2, place] + ordered[count // 2, place])
+    return result

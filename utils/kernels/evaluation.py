@@ -1,0 +1,59 @@
+"""How well a model describes real maps: errors, chi-square and coverage, summed block by block."""
+
+import math
+
+import numpy as np
+
+
+class Comparison:
+    """Sums over blocks of pixels; read the results with `metrics`."""
+
+    def __init__(self):
+        self.pixels = self.excluded = self.inside = 0
+        self.absolute = self.relative = self.squares = self.signed = self.chi2 = 0.0
+
+    def add(self, real, residual, sigma):
+        """Add a block.
+
+        real : (m,) measured values.  residual : (m,) real minus model.  sigma : (m,) expected 1-sigma scatter of the
+        residual.  Pixels where one of them is not finite or sigma is not positive are left out and not counted.
+        """
+        real, residual, sigma = (np.asarray(a, dtype=np.float64).ravel() for a in (real, residual, sigma))
+        good = np.isfinite(real) & np.isfinite(residual) & np.isfinite(sigma) & (sigma > 0)
+        real, residual, sigma = real[good], residual[good], sigma[good]
+        size = np.abs(residual)
+        self.pixels += size.size
+        # Below 3 sigma the level itself is not known: a percentage of it means nothing.
+        known = np.abs(real) >= 3.0 * sigma
+        self.excluded += int(size.size - known.sum())
+        self.relative += float((size[known] / np.abs(real[known])).sum())
+        self.absolute += float(size.sum())
+        self.squares += float(np.dot(residual, residual))
+        self.signed += float(residual.sum())
+        pull = residual / sigma
+        self.chi2 += float(np.dot(pull, pull))
+        self.inside += int((np.abs(pull) <= 3.0).sum())
+
+    def metrics(self, degrees_of_freedom=1.0):
+        """Return a dict: mae, mape [%], rmse, mean_error, chi2_red, within_3sigma, pixels, excluded.
+
+        degrees_of_freedom : expected chi-square per pixel (1 when sigma is that of the residual itself).
+        All NaN without pixels; mape NaN when all are excluded.
+        """
+        n = self.pixels or math.nan
+        known = (self.pixels - self.excluded) or math.nan
+        return {
+            "mae": self.absolute / n,
+            "mape": 100.0 * self.relative / known,
+            "rmse": math.sqrt(self.squares / n) if self.pixels else math.nan,
+            "mean_error": self.signed / n,
+            "chi2_red": self.chi2 / (n * degrees_of_freedom),
+            "within_3sigma": self.inside / n,
+            "pixels": self.pixels,
+            "excluded": self.excluded,
+        }
+
+
+def percentage_error(real, residual, sigma):
+    """Absolute error in percent of max(|real|, 3 sigma), for maps; shapes alike."""
+    return 100.0 * np.abs(residual) / np.maximum(np.abs(real), 3.0 * sigma)
