@@ -102,6 +102,31 @@ def test_nothing_is_drawn_outside_the_picture(name):
                 assert box.y1 <= height
 
 
+NAN = np.full(3, np.nan)
+SCARCE = {
+    "map without a value": lambda: figures.slope_map(np.full((8, 9), np.nan)),
+    "constant map": lambda: figures.slope_map(np.zeros((8, 9))),
+    "map of one row": lambda: figures.master_map(RNG.normal(size=(1, 700)), 0.0, 1),
+    "no degrees of freedom": lambda: figures.chi2_map(np.full((8, 9), np.nan), np.zeros((8, 9))),
+    "nothing to average": lambda: figures.mae_map(np.full((600, 600), np.nan), 0.0),
+    "one temperature": lambda: figures.evaluation_summary([1.0], {k: [1.0] for k in errors()}),
+    "nothing left out": lambda: figures.evaluation_summary(
+        np.arange(3.0), {k: np.ones(3) for k in errors()}, dict.fromkeys(errors(), NAN)
+    ),
+    "one group": lambda: figures.level_against_frame([(0.0, [1, 2], [300.0, 301.0], [2.0, 2.0])]),
+    "one level": lambda: figures.level_against_temperature([0.0], [300.0], [0.1], [300.0]),
+    "one pixel at one temperature": lambda: figures.pixel_fits(
+        [0.0], [[300.0]], [[0.1]], [300.0], [0.0], [(0, 0)]
+    ),
+    "no pulls": lambda: figures.pulls(NAN),
+}
+
+
+@pytest.mark.parametrize("name", SCARCE)
+def test_scarce_data_are_drawn_without_a_warning(name):
+    assert figure_style.png_bytes(SCARCE[name]()).startswith(b"\x89PNG")
+
+
 def test_same_figure_same_bytes_and_settings_untouched():
     import matplotlib
 

@@ -107,8 +107,12 @@ def celsius(temperature, digits=1):
     return f"{rounded:.{digits}f} °C".replace("-", "−")
 
 
-def logarithmic(axes):
-    """Count axis in powers of ten; plain text labels, which cost a tenth of matplotlib's set formulas."""
+def logarithmic(axes, counts, headroom):
+    """Give `axes` a logarithmic axis of counts, up to `headroom` times the highest.
+
+    The labels are plain text, which costs a tenth of matplotlib's set formulas.
+    """
+    axes.set_ylim(0.7, max(10, headroom * counts.max()))
     axes.set_yscale("log")
     axes.minorticks_off()
     axes.yaxis.set_major_formatter(_power_of_ten)

@@ -57,7 +57,6 @@ class Panel:
     ylabel: str
     series: tuple
     reference: float | None = None
-    log: bool = False
 
 
 def show_map(axes, image, *, limits, cmap, symmetric=False, floor=None):
@@ -165,8 +164,8 @@ def map_with_histogram(
         centres = 0.5 * (edges[1:] + edges[:-1])
         histogram.plot(centres, density(centres) * finite * (edges[1] - edges[0]), color=RED, label=name)
         histogram.legend(loc="upper right")
-    logarithmic(histogram)
-    histogram.set(xlim=(low, high), ylim=(0.7, max(10, 2.0 * counts.max())), ylabel="pixels")
+    logarithmic(histogram, counts, 2.0)
+    histogram.set(xlim=(low, high), ylabel="pixels")
     histogram.xaxis.set_visible(False)
     median, scale = robust_scale(image)
     share = 100 * outside / finite if finite else 0.0
@@ -206,10 +205,7 @@ def _finish(axes, panel):
     if panel.reference is not None:
         axes.axhline(panel.reference, color=GREY, linewidth=0.9, linestyle=(0, (4, 3)), zorder=1)
     axes.set_ylabel(panel.ylabel)
-    if panel.log:
-        logarithmic(axes)
-    else:
-        axes.locator_params(axis="y", nbins=5)
+    axes.locator_params(axis="y", nbins=5)
 
 
 @styled
@@ -328,9 +324,8 @@ def pull_figure(pulls, *, label, title, half_range=6.0):
     axes.stairs(counts, edges, color=BLUE, linewidth=0.9, label="measured")
     gauss = np.exp(-0.5 * centres**2) / np.sqrt(2 * np.pi) * total * (edges[1] - edges[0])
     axes.plot(centres, gauss, color=RED, label="Gaussian, width 1")
-    logarithmic(axes)
-    axes.set(xlabel=label, ylabel="pixels", ylim=(0.7, max(10, 3.0 * counts.max())))
-    axes.set_xlim(-half_range, half_range)
+    logarithmic(axes, counts, 3.0)
+    axes.set(xlabel=label, ylabel="pixels", xlim=(-half_range, half_range))
     axes.legend(loc="upper right")
     median, scale = robust_scale(pulls)
     note = f"median {median:+.3f}\nwidth {scale:.3f}\nbeyond ±{half_range:g}: {outside}"
