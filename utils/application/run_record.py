@@ -25,8 +25,6 @@ REJECTED = "rejected_frames.csv"
 SUMMARY = "summary.csv"
 REPORT = "report.html"
 SUMMARY_COLUMNS = ("section", "name", "value", "error", "unit")
-_REPORTED = ("pipeline", "mode", "status", "seconds", "versions", "options")
-_REPORTED += ("warnings", "missing", "steps", "rejected")
 _LIBRARIES = ("numpy", "scipy", "astropy", "matplotlib")
 
 
@@ -214,29 +212,6 @@ class RunRecord:
         if path.is_file() or path.is_symlink():
             path.unlink()
             LOGGER.debug("removed %s, which this run did not make again", path)
-
-    def report_context(self, title):
-        """Collect what :func:`utils.application.report.write_report` wants; the caller adds its sections."""
-        run = self._run("")
-        products = [
-            {"path": name, "prodtype": entry["prodtype"], "what": str(entry["facts"].get("what", ""))}
-            for name, entry in self._made.items()
-            if entry["prodtype"] != FIGURE
-        ]
-        return {
-            "title": title,
-            "command": " ".join([f"{self.pipeline}_pipeline", *self.argv]),
-            "version": __version__,
-            "date": run["start"],
-            "inputs": f"{len(self.inputs)} files",
-            "values": self.values,
-            "figures": [
-                {"section": each["section"], "caption": each["caption"], "png": each["path"]}
-                for each in self.figures
-            ],
-            "products": products,
-            **{key: run[key] for key in _REPORTED},
-        }
 
     def _merged(self):
         """Earlier products and those of this run; what this run's steps did not make again is stale."""
