@@ -115,6 +115,7 @@ CARDS = [
     "CONTINUE  'second &'",
     "CONTINUE  'third' / comment",
     "AFTER   = 1",
+    "NOTE    = 'the END     of it'",
     "DATE-OBS= '2021-09-17 T10:17:09'",
     "NAN     = 'NAN'",
 ]
@@ -142,6 +143,11 @@ def test_cards_that_astropy_refuses_keep_their_text():
     assert cards["GAIN"] == "1_000"
     assert cards["OPEN"] == "no end"
     assert cards["TIGHT"] == -10.5
+
+
+def test_a_string_goes_on_only_in_the_card_that_follows():
+    cards = parse_cards(header_bytes("LONG    = 'a&'", "COMMENT between", "CONTINUE  'b'", "CONTINUE  'c'"))
+    assert cards == {"LONG": "a&"}
 
 
 @pytest.mark.parametrize("text", ["", "nan", "inf", "0x10", "1_0", "1e", "--1", "1 2"])

@@ -265,20 +265,16 @@ class ObservationManager:
             self.base_path,
         )
         if self.skipped_products:
-            logger.info(
-                "%d products of these pipelines (PRODTYPE) are not taken for frames", self.skipped_products
-            )
+            logger.info("products (PRODTYPE), which are no frames, left out: %d", self.skipped_products)
         if found.duplicates:
-            logger.info("%d links to files met already are left out", found.duplicates)
+            logger.info("links to files met already, left out: %d", found.duplicates)
         for note, count in notes.items():
-            logger.info("%d frames %s", count, note)
+            logger.info("frames %s: %d", note, count)
         if self.rejected:
             first = self.rejected[0]
             logger.warning(
-                "%d frames cannot be used, the first: %s: %s",
-                len(self.rejected),
-                first["path"],
-                first["reason"],
+                "frames that cannot be used: %d, the first: %s: %s",
+                *(len(self.rejected), first["path"], first["reason"]),
             )
 
     def _choose(self) -> None:
