@@ -70,11 +70,14 @@ def run(config, context):
                 for name in ("value", "variance", "n_used", "flags"):
                     spool.put((index, name), getattr(result, name))
             sigma, scatter, dof, noisy, prior, prior_dof = pooled.finish(set_noise.reference)
+            read = np.sqrt(np.maximum(sigma * sigma - screening.lsb**2 / 12.0, 0.0))
+            phase = noise.phase_error(read, screening.lsb).astype(np.float32)
             common = _set_cards(config, screening, set_noise, prior_dof)
             for index, (group, name) in enumerate(zip(groups, names, strict=True)):
                 n_used, flags = spool.get((index, "n_used")), spool.get((index, "flags"))
                 factor = set_noise.factors[index]
                 uncert = sigma * (np.float32(factor) * masters.standard_error_factor(shared.combine, n_used))
+                uncert = np.hypot(uncert, phase)
                 path = config.output_dir / MASTERS / f"master_bias_{name}C.fits"
                 record.claim(path)
                 write_product(
@@ -104,7 +107,7 @@ def run(config, context):
         )
         frames = sum(len(group.frames) for group in groups)
         step.summary = (
-            f"{len(groups)} masters of {frames} frames ({shared.combine}), in {MASTERS}/ and {READ_NOISE}/"
+            f"{len(groups)} masters of {frames} frames ({shared.combine})"
         )
 
 

@@ -69,9 +69,10 @@ def run(config, context):
         write_json(folder / bias_model.SUMMARY, summary)
         record.add_product(folder / bias_model.SUMMARY, "BIAS_MODEL")
         _report(record, summary, masters)
+        reduced = summary["chi2_red_median"]
         step.summary = (
-            f"a + b T over {len(masters.paths)} masters, {summary['t_min']:.1f} to {summary['t_max']:.1f} degC,"
-            f" reduced chi2 {summary['chi2_red_median']:.2f}, in {MODEL}/"
+            f"a + b T over {len(masters.paths)} masters, {summary['t_min']:.1f} to {summary['t_max']:.1f} degC"
+            + ("" if reduced is None else f", reduced chi2 {reduced:.2f}")
         )
 
 
@@ -220,7 +221,8 @@ def _report(record, summary, masters):
         record.value(
             "b (median pixel)", summary["b_median"], "adu/K", summary["sigma_b_median"], section="bias model"
         )
-        record.value("reduced chi2 (median pixel)", summary["chi2_red_median"], section="bias model")
+        if summary["chi2_red_median"] is not None:
+            record.value("reduced chi2 (median pixel)", summary["chi2_red_median"], section="bias model")
     record.value(
         "pixels that a line does not describe", summary["unreliable_pixels"], "pixels", section="bias model"
     )

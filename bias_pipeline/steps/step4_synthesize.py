@@ -46,7 +46,7 @@ def run(config, context):
             record.claim(path)
             write_synthetic(path, model, temperature)
             record.add_product(path, "SYNTHETIC_BIAS", temperature=temperature)
-        step.summary = f"{len(wanted)} synthetic biases, in {SYNTHETIC}/"
+        step.summary = f"{len(wanted)} synthetic biases"
 
 
 def write_synthetic(path, model, temperature):
