@@ -138,6 +138,16 @@ def test_same_figure_same_bytes_and_settings_untouched():
     assert dict(matplotlib.rcParams) == before
 
 
+@pytest.mark.parametrize("shape", [(1, 1, 3), (5, 7, 4), (64, 33, 3)])
+def test_png_holds_the_pixels(shape, tmp_path):
+    from matplotlib.image import imread
+
+    pixels = RNG.integers(0, 256, shape, dtype=np.uint8)
+    path = tmp_path / "picture.png"
+    path.write_bytes(figure_style.encode_png(pixels))
+    np.testing.assert_array_equal(np.rint(255 * imread(path)).astype(np.uint8), pixels[:, :, :3])
+
+
 @pytest.mark.parametrize("shape", [(7, 5), (512, 300), (1025, 513), (1024, 2048)])
 def test_shrink_averages_blocks(shape):
     image = RNG.normal(size=shape).astype(np.float32)

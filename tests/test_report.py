@@ -32,7 +32,7 @@ def context(**changes):
         "warnings": ["group at 5.0 °C has <4> frames"],
         "values": [
             {"section": "", "name": "level", "value": 1003.2143, "error": 0.0321, "unit": "ADU"},
-            {"section": "Model", "name": "slope", "value": -0.28, "error": None, "unit": "ADU/K"},
+            {"section": "model", "name": "slope", "value": -0.28, "error": None, "unit": "ADU/K"},
         ],
         "sections": [("Masters", "How frames were combined."), ("Nothing", "")],
         "figures": [{"section": "Model", "caption": "a <b>map</b>", "png": PNG}],
@@ -127,6 +127,7 @@ def test_every_table_is_there():
         "Complete: everything asked for was made.",
     ):
         assert words in page.text, words
+    assert page.tags.count("h2") == 6  # "model" and "Model" are one section
     assert "Nothing" not in page.text  # a section with nothing to tell
 
 

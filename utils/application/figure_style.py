@@ -4,7 +4,8 @@ Figures are `matplotlib.figure.Figure` objects drawn without a display; pyplot i
 """
 
 import functools
-import io
+import struct
+import zlib
 
 import numpy as np
 
@@ -75,10 +76,32 @@ def png_bytes(figure):
     """Render `figure` to PNG; the same figure gives the same bytes."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-    stream = io.BytesIO()
-    # Level 1 is twice as quick as the default and 6 % larger.
-    FigureCanvasAgg(figure).print_png(stream, metadata={"Software": None}, pil_kwargs={"compress_level": 1})
-    return stream.getvalue()
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return encode_png(np.asarray(canvas.buffer_rgba()), round(figure.dpi))
+
+
+def encode_png(pixels, dpi=DPI):
+    """Encode an opaque picture (ny, nx, 3 or more) uint8 as RGB PNG.
+
+    Without row filters and alpha this takes half the time of matplotlib's way, and maps of noise get smaller.
+    Reference: PNG specification, 3rd edition, W3C 2025.
+    """
+    rows, columns = pixels.shape[:2]
+    lines = np.zeros((rows, 1 + 3 * columns), dtype=np.uint8)  # the first byte of a line: no filter
+    lines[:, 1:] = pixels[:, :, :3].reshape(rows, -1)
+    per_metre = round(dpi / 0.0254)
+    chunks = (
+        (b"IHDR", struct.pack(">IIBBBBB", columns, rows, 8, 2, 0, 0, 0)),
+        (b"pHYs", struct.pack(">IIB", per_metre, per_metre, 1)),
+        (b"IDAT", zlib.compress(lines, 1)),
+        (b"IEND", b""),
+    )
+    parts = [b"\x89PNG\r\n\x1a\n"]
+    for kind, content in chunks:
+        parts += [struct.pack(">I", len(content)), kind, content]
+        parts.append(struct.pack(">I", zlib.crc32(kind + content)))
+    return b"".join(parts)
 
 
 def new_figure(width, height):

@@ -147,19 +147,26 @@ def _template():
 
 
 def _sections(full):
-    """Sections in order, each with its text, values, figures and tables; empty ones are left away."""
-    found = {title: {"title": title, "text": text} for title, text in full["sections"]}
-    for kind in ("values", "figures", "tables"):
+    """Sections in order, each with its text, values, figures and tables; empty ones are left away.
+
+    Titles that differ in upper and lower case only are one section.
+    """
+    kinds = ("values", "figures", "tables")
+    found = {}
+
+    def section(title, text=""):
+        blank = {"title": title[:1].upper() + title[1:], "text": text} | {kind: [] for kind in kinds}
+        return found.setdefault(title.casefold(), blank)
+
+    for title, text in full["sections"]:
+        section(title, text)
+    for kind in kinds:
         for item in full[kind]:
             title = item.get("section", "")
             if title or kind != "values":
-                section = found.setdefault(title or "More", {"title": title or "More", "text": ""})
-                section.setdefault(kind, []).append(item)
-    blank = {"values": [], "figures": [], "tables": []}
-    for section in found.values():
-        section["title"] = section["title"][:1].upper() + section["title"][1:]
-    filled = [{**blank, **section} for section in found.values() if len(section) > 2 or section["text"]]
-    return [{**section, "anchor": f"section-{n}"} for n, section in enumerate(filled, start=1)]
+                section(title or "More")[kind].append(item)
+    filled = [one for one in found.values() if any(one[key] for key in ("text", *kinds))]
+    return [{**one, "anchor": f"section-{number}"} for number, one in enumerate(filled, start=1)]
 
 
 def _picture(png):
