@@ -4,6 +4,7 @@ Figures are `matplotlib.figure.Figure` objects drawn without a display; pyplot i
 """
 
 import functools
+import gc
 import struct
 import zlib
 
@@ -65,8 +66,14 @@ def styled(function):
     def wrapper(*args, **kwargs):
         import matplotlib
 
-        with matplotlib.rc_context(STYLE):
-            return function(*args, **kwargs)
+        collecting = gc.isenabled()
+        gc.disable()  # Collections amid the thousands of objects of a figure take a quarter of its time.
+        try:
+            with matplotlib.rc_context(STYLE):
+                return function(*args, **kwargs)
+        finally:
+            if collecting:
+                gc.enable()
 
     return wrapper
 
