@@ -1,0 +1,72 @@
+"""Which row of the log belongs to which raw file."""
+
+from collections import Counter
+
+from utils.fits_io.capture_log import as_number, shown
+from utils.fits_io.frame_cards import measured_cards
+from utils.fits_io.raw_tree import parse_filename_metadata, parse_frame_number
+
+
+def match_rows(raws, log, header):
+    """Give each raw file its log row: by frame number, or in order where names or log have no numbers.
+
+    raws : paths.   log : CaptureLog or None.   header : HeaderPlan of the attempt.
+    Returns (matches, notes, details): (row or None, texts about that frame) for each file; texts about all of
+    them; texts about rows that cannot be used.
+    """
+    if log is None:
+        return [(None, ("no log",))] * len(raws), [], []
+    numbers = [parse_frame_number(raw) for raw in raws]
+    column = header.index_of("FRAMENUM")
+    if column is None or all(number is None for number in numbers):
+        why = "the log has no frame numbers" if column is None else "file names have no frame numbers"
+        count = "" if len(log.rows) == len(raws) else f" ({len(raws)} files, {len(log.rows)} rows)"
+        rows = [*log.rows, *[None] * len(raws)][: len(raws)]
+        matches = [(row, () if row is not None else ("no log row",)) for row in rows]
+        return matches, [f"{why}: log rows are taken in order{count}"], []
+    by_number, details = _rows_by_number(log, column)
+    files = Counter(numbers)
+    matches = []
+    for raw, number in zip(raws, numbers, strict=True):
+        rows, texts = by_number.get(number, []), []
+        if not rows:
+            texts.append("no log row" if number is not None else "no frame number in the name, no log row")
+        elif len(rows) > 1:
+            rows, text = _choose(rows, raw, header)
+            texts.append(text)
+        if number is not None and files[number] > 1:
+            texts.append(f"frame number {number} comes {files[number]} times among the files")
+        matches.append((rows[-1] if rows else None, tuple(texts)))
+    return matches, [], details
+
+
+def _rows_by_number(log, column):
+    """Frame number -> its different rows, and a text for each row without a number."""
+    by_number, details = {}, []
+    for row in log.rows:
+        if row is None:
+            continue
+        number = as_number(row[column], log.decimal_comma)
+        if isinstance(number, float) and number.is_integer():
+            number = int(number)
+        if not isinstance(number, int):
+            details.append(f"row without a frame number: {shown(', '.join(row))}")
+            continue
+        rows = by_number.setdefault(number, [])
+        if row not in rows:
+            rows.append(row)
+    return by_number, details
+
+
+def _choose(rows, raw, header):
+    """Of several rows with one frame number those with the exposure of the file name, if any; and a note."""
+    exposure = parse_filename_metadata(raw)[0]
+    fitting = []
+    if exposure is not None:
+        for row in rows:
+            told = {keyword: value for keyword, value, _ in measured_cards(header, row)[0]}.get("EXPTIME")
+            if isinstance(told, float) and abs(told - exposure) <= 1e-3 * exposure:
+                fitting.append(row)
+    if len(fitting) == 1:
+        return fitting, f"{len(rows)} log rows for this number, that with the exposure of the name is taken"
+    return fitting or rows, f"{len(rows)} log rows for this number, the last is taken"
