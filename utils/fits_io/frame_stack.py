@@ -128,6 +128,10 @@ class FrameStack:
             for image, kind in zip(self.images, self._types, strict=True)
         )
 
+    def stored_type(self, index):
+        """Big-endian type of the stored samples of one frame."""
+        return self._types[index]
+
     def read_rows(self, index, start, out):
         """Fill ``out`` (rows, nx), of the frame's stored big-endian type, from row ``start`` of frame ``index``."""
         image = self.images[index]
@@ -187,17 +191,28 @@ class FrameStack:
             if not hasattr(local, "buffers"):
                 local.buffers = plan.buffers(n, rows * nx, chunk)
             plan.load(start, height, local.buffers)
+            # Pixels that may hold an outlier are few: they are judged together, once a block.
+            suspects, columns = [], []
             for left in range(0, height * nx, chunk):
                 part = slice(left, min(left + chunk, height * nx))
-                target = slice(start * nx + part.start, start * nx + part.stop)
-                value, variance, n_used, flags = combine.combine(*plan.samples(part, local.buffers))
-                result.value.reshape(-1)[target] = plan.level(value)
-                result.variance.reshape(-1)[target] = variance * plan.variance_scale
-                result.n_used.reshape(-1)[target] = n_used
-                result.flags.reshape(-1)[target] = flags
+                samples, *further = plan.samples(part, local.buffers)
+                *found, suspect = combine.combine_quiet(samples, *further)
+                store(slice(start * nx + part.start, start * nx + part.stop), *found)
+                if suspect.size:
+                    suspects.append(suspect + (start * nx + left))
+                    columns.append(samples[:, suspect])
+            if suspects:
+                store(np.concatenate(suspects), *combine.judge(np.concatenate(columns, axis=1), plan.rule))
             if progress is not None:
                 with lock:
                     progress(height)
+
+        def store(where, value, variance, n_used, flags):
+            result.value.reshape(-1)[where] = plan.level(value)
+            variance *= np.float32(plan.variance_scale)
+            result.variance.reshape(-1)[where] = variance
+            result.n_used.reshape(-1)[where] = n_used
+            result.flags.reshape(-1)[where] = flags
 
         starts = range(0, ny, rows)
         if self.jobs == 1:

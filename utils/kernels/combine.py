@@ -22,6 +22,7 @@ from utils.kernels.median_network import median_pair
 METHODS = ("sigclip", "median", "mean")
 UNSTABLE, SATURATED, NO_DATA = 1, 2, 4
 """Flags of `combine`: kept unclipped, at least one saturated sample, no usable sample."""
+_NOBODY = np.empty(0, np.intp)
 
 
 @dataclass(frozen=True)
@@ -48,11 +49,13 @@ class CombineRule:
 
     def floor(self, level):
         """Standard deviation of the noise model at a level, for scalars or arrays."""
+        if self.inverse_gain == 0.0:
+            return self.floor_variance**0.5
         return np.sqrt(self.floor_variance + self.inverse_gain * np.maximum(level - self.zero_level, 0.0))
 
 
 def combine(stack, rule, work=None, saturated=None):
-    """Combine n samples of m pixels.
+    """Combine n samples of m pixels: `combine_quiet`, then `judge` on what it leaves open.
 
     stack : (n, m) integers or float32; NaN in floats = unusable; not changed.  Differences between samples must
     fit float32 (subtract a pivot from large numbers first).  work : (n, m) float32 scratch, optional.
@@ -60,6 +63,18 @@ def combine(stack, rule, work=None, saturated=None):
     Returns value (m,) float64; variance (m,) float32, the scatter of one sample (ddof = 1, of the samples used, not
     corrected for clipping; NaN for fewer than 2); n_used (m,) uint16; flags (m,) uint8.
     The median of n samples is numpy's; its scatter and count are those of the clipped samples.
+    """
+    *result, suspect = combine_quiet(stack, rule, work, saturated)
+    if suspect.size:
+        for whole, part in zip(result, judge(stack[:, suspect], rule), strict=True):
+            whole[suspect] = part
+    return tuple(result)
+
+
+def combine_quiet(stack, rule, work=None, saturated=None):
+    """Combine the pixels that have nothing to reject; name the others.
+
+    Arguments and results as in `combine`, and suspect: indices of the pixels that `judge` must look at.
     """
     n, m = stack.shape
     integers = stack.dtype.kind in "iu"
@@ -70,58 +85,77 @@ def combine(stack, rule, work=None, saturated=None):
     rounded = mean.astype(np.float32)
     np.copyto(work, stack, casting="unsafe")
     np.subtract(work, rounded, out=work)
-    variance = _variance(work, total - n * rounded.astype(np.float64), n)
-    n_used = np.full(m, n, np.uint16)
-    flags = np.zeros(m, np.uint8)
+    variance = _variance(work, mean - rounded, n)
     high = np.maximum.reduce(stack, axis=0)
     if saturated is None:
         saturated = high >= rule.saturation
-    flags[saturated] = SATURATED
-
-    value = mean
-    if rule.method == "median":
-        pair = median_pair(stack)
-        value = 0.5 * (pair[0].astype(np.float64) + pair[1])
-
-    # Comparisons are written so that NaN (an unusable sample) makes a pixel suspect.
+    flags = saturated.astype(np.uint8)
+    flags *= SATURATED
+    value = _middle(stack) if rule.method == "median" else mean
+    suspect = _NOBODY
     if n < 3 or rule.method == "mean":
-        suspect = np.flatnonzero(np.isnan(rounded)) if not integers else ()
+        if not integers:
+            suspect = np.flatnonzero(np.isnan(rounded))
     else:
-        low = np.minimum.reduce(stack, axis=0)
+        # Written so that NaN (an unusable sample) makes a pixel suspect.
+        np.maximum(high - rounded, rounded - np.minimum.reduce(stack, axis=0), out=rounded)
+        spread = np.sqrt(variance)
+        rounded += spread
         with np.errstate(invalid="ignore"):
-            spread = np.sqrt(variance)
-            reach = np.maximum(high - rounded, rounded - low)
-            quiet = reach + spread <= rule.clip_sigma * rule.floor(rounded - spread)
+            quiet = rounded <= rule.clip_sigma * rule.floor(mean - spread)
         quiet |= saturated
         suspect = np.flatnonzero(~quiet)
-        if len(suspect):
-            # The median is cheap; only pixels whose farthest sample may really be rejected go on.
-            if rule.method == "median":
-                centre = value[suspect]
-            else:
-                samples = stack[:, suspect]
-                if not integers:
-                    samples[np.isnan(samples)] = 0.0
-                centre = np.mean(median_pair(samples), axis=0)
-            with np.errstate(invalid="ignore"):
-                reach = np.maximum(high[suspect] - centre, centre - low[suspect])
-                suspect = suspect[~(reach <= rule.clip_sigma * rule.floor(centre))]
-    if len(suspect):
-        clipped = _combine_suspects(stack[:, suspect], rule)
-        value[suspect], variance[suspect], n_used[suspect] = clipped[:3]
-        flags[suspect] |= clipped[3]
+    return value, variance, np.full(m, n, np.uint16), flags, suspect
+
+
+def judge(samples, rule):
+    """Combine pixels (n, c) that may hold an outlier or a NaN; results as in `combine`.
+
+    The median and the reach of the farthest sample come first: most suspects turn out quiet.  What is left is judged
+    sample by sample in float64.
+    """
+    n = samples.shape[0]
+    integers = samples.dtype.kind in "iu"
+    finite = samples if integers else np.where(np.isnan(samples), np.float32(0.0), samples)
+    total = np.add.reduce(finite, axis=0, dtype=np.float64)
+    mean = total / n
+    value = mean
+    rounded = mean.astype(np.float32)
+    work = np.subtract(finite, rounded, dtype=np.float32, casting="unsafe")
+    variance = _variance(work, mean - rounded, n)
+    n_used = np.full(mean.size, n, np.uint16)
+    flags = np.zeros(mean.size, np.uint8)
+    if n < 3 or rule.method == "mean":
+        open_ = np.arange(mean.size)
+    else:
+        centre = _middle(finite)
+        if rule.method == "median":
+            value = centre
+        reach = np.maximum(np.maximum.reduce(samples, axis=0) - centre, centre - np.minimum.reduce(samples, axis=0))
+        open_ = np.flatnonzero(~(reach <= rule.clip_sigma * rule.floor(centre)))
+    if open_.size:
+        found = _judge_samples(samples[:, open_], rule)
+        value[open_], variance[open_], n_used[open_], flags[open_] = found
     return value, variance, n_used, flags
 
 
-def _variance(deviation, total, n):
-    """Sample variance from deviations (n, m) about nearly the mean, whose sum (m,) is ``total``."""
+def _middle(stack):
+    low, high = median_pair(stack)
+    return 0.5 * (low.astype(np.float64) + high)
+
+
+def _variance(deviation, offset, n):
+    """Sample variance from deviations (n, m) about the mean less ``offset`` (m,), the rounding of that mean."""
     if n < 2:
         return np.full(deviation.shape[1], np.nan, np.float32)
     squares = np.einsum("ij,ij->j", deviation, deviation)
-    return np.maximum((squares - total * total / n) / (n - 1), 0.0).astype(np.float32)
+    offset = offset.astype(np.float32)
+    squares -= n * (offset * offset)
+    squares *= np.float32(1.0 / (n - 1))
+    return np.maximum(squares, np.float32(0.0), out=squares)
 
 
-def _combine_suspects(samples, rule):
+def _judge_samples(samples, rule):
     """Judge every sample of the pixels (n, c) that may hold an outlier or a NaN, in float64."""
     usable = np.isfinite(samples)
     complete = usable.all(axis=0)
@@ -133,7 +167,7 @@ def _combine_suspects(samples, rule):
     if rule.method != "mean":
         with np.errstate(invalid="ignore"):
             deviation = np.abs(samples - centre)
-            floor = rule.floor(centre)
+            floor = np.broadcast_to(rule.floor(centre), centre.shape)
             doubtful = np.flatnonzero(
                 (np.nanmax(np.where(usable, deviation, 0.0), axis=0) > rule.clip_sigma * floor) & (n >= 3)
             )
