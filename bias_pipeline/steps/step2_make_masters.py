@@ -15,10 +15,12 @@ from utils.fits_io.atomic import write_csv
 from utils.fits_io.naming import label, unique_names
 from utils.fits_io.products import DQ, header_from_inputs, write_product
 from utils.fits_io.spool import ArraySpool
-from utils.kernels import combine, noise
+from utils.kernels import combine, noise, screen
 
 MASTERS, READ_NOISE = "bias_grouped_by_temp", "read_noise"
 FRAMES = f"{MASTERS}/frame_levels.csv"
+LEVEL_PIXELS = 1 << 20
+"""Pixels from which the level of a master is measured."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,7 @@ def run(config, context):
             read = np.sqrt(np.maximum(sigma * sigma - screening.lsb**2 / 12.0, 0.0))
             phase = noise.phase_error(read, screening.lsb).astype(np.float32)
             common = _set_cards(config, screening, set_noise, prior_dof)
+            jitter = _frame_jitter(groups, screening.zero)
             for index, (group, name) in enumerate(zip(groups, names, strict=True)):
                 n_used, flags = spool.get((index, "n_used")), spool.get((index, "flags"))
                 factor = set_noise.factors[index]
@@ -89,6 +92,7 @@ def run(config, context):
                         **group.frames.cards(),
                         **common,
                         **_group_cards(group, screening, factor, rejected[index]),
+                        **_level_cards(spool.get((index, "value")), len(group.frames), jitter),
                     },
                     uncert=uncert,
                     dq=_quality(flags, noisy, hot),
@@ -106,9 +110,7 @@ def run(config, context):
             config, record, groups, common, screening.lsb, sigma, scatter, dof, prior_dof, noisy
         )
         frames = sum(len(group.frames) for group in groups)
-        step.summary = (
-            f"{len(groups)} masters of {frames} frames ({shared.combine})"
-        )
+        step.summary = f"{len(groups)} masters of {frames} frames ({shared.combine})"
 
 
 def _say_what_was_found(record, screening):
@@ -180,16 +182,30 @@ def _set_cards(config, screening, set_noise, prior_dof):
 
 def _group_cards(group, screening, factor, rejected):
     """Cards of one master."""
-    zero = screening.zero
-    left = group.levels if group.offsets is None else group.levels + group.offsets
-    jitter = float(np.std(left, ddof=1)) if len(left) > 1 else zero.frame_scatter
+    shift = screening.zero.shifts[group.sessions].mean()
     return {
         "SIGFACT": (factor, "noise of this group over SIGPOOL"),
         "REJFRAC": (rejected, "fraction of samples rejected"),
-        "LEVEL": (float(group.levels.mean()), "[adu] mean level of the frames"),
-        "LEVELERR": (jitter / math.sqrt(len(left)), "[adu] its error"),
-        "ZSHIFT": (float(zero.shifts[group.sessions].mean()), "[adu] mean session shift of the frames"),
+        "ZSHIFT": (float(shift), "[adu] mean session shift of the frames"),
         "DRIFTCOR": (group.offsets is not None, "frames brought to one temperature and session"),
+    }
+
+
+def _frame_jitter(groups, zero):
+    """Scatter of single frames' levels within their groups, pooled: one group's own would say little [ADU]."""
+    left = [g.levels if g.offsets is None else g.levels + g.offsets for g in groups]
+    dof = sum(len(levels) - 1 for levels in left)
+    if dof == 0:
+        return zero.frame_scatter
+    return math.sqrt(sum(float(np.sum((levels - levels.mean()) ** 2)) for levels in left) / dof)
+
+
+def _level_cards(value, frames, jitter):
+    """Level of a master, from the same pixels in all masters, and its error by the jitter of frames."""
+    level = screen.robust_level(value.ravel()[:: max(1, value.size // LEVEL_PIXELS)])[0]
+    return {
+        "LEVEL": (level, "[adu] level of this master, outliers drawn in"),
+        "LEVELERR": (jitter / math.sqrt(frames), "[adu] its error"),
     }
 
 

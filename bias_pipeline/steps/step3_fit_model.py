@@ -69,7 +69,7 @@ def run(config, context):
         write_json(folder / bias_model.SUMMARY, summary)
         record.add_product(folder / bias_model.SUMMARY, "BIAS_MODEL")
         _report(record, summary, masters)
-        reduced = summary["chi2_red_median"]
+        reduced = summary["chi2_red_mean"]
         step.summary = (
             f"a + b T over {len(masters.paths)} masters, {summary['t_min']:.1f} to {summary['t_max']:.1f} degC"
             + ("" if reduced is None else f", reduced chi2 {reduced:.2f}")
@@ -200,12 +200,18 @@ def _summary(masters, fit, dq):
         "sigma_a_median": median("sigma_a"),
         "b_median": median("b"),
         "sigma_b_median": median("sigma_b"),
-        "chi2_red_median": median("chi2_red"),
+        "chi2_red_mean": _mean_chi2(fit["chi2_red"], dq),
         "pixels": int(dq.size),
         "unreliable_pixels": int(np.count_nonzero(dq & DQ.UNRELIABLE_FIT)),
         "noisy_pixels": int(np.count_nonzero(dq & DQ.NOISY)),
         "maps": {"a": bias_model.A_MAP, "b": bias_model.B_MAP, "covariance": bias_model.COVARIANCE},
     }
+
+
+def _mean_chi2(reduced, dq):
+    """Mean reduced chi-square of pixels without a flag (a median would lie below 1 for few masters), or None."""
+    good = np.isfinite(reduced) & (dq.ravel() == 0)
+    return float(reduced[good].mean(dtype=np.float64)) if good.any() else None
 
 
 def _report(record, summary, masters):
@@ -221,8 +227,8 @@ def _report(record, summary, masters):
         record.value(
             "b (median pixel)", summary["b_median"], "adu/K", summary["sigma_b_median"], section="bias model"
         )
-        if summary["chi2_red_median"] is not None:
-            record.value("reduced chi2 (median pixel)", summary["chi2_red_median"], section="bias model")
+        if summary["chi2_red_mean"] is not None:
+            record.value("reduced chi2 (mean of good pixels)", summary["chi2_red_mean"], section="bias model")
     record.value(
         "pixels that a line does not describe", summary["unreliable_pixels"], "pixels", section="bias model"
     )

@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+from scipy import special
 
 from utils.errors import InputError
 from utils.fits_io.product_reader import view_planes
@@ -12,8 +13,8 @@ from utils.kernels import linear_fit
 
 BLOCK_PIXELS = 32768
 """Pixels fitted at a time: float64 work arrays stay in cache."""
-COMMON_EXCESS = 4.0
-"""Group levels that scatter about the line by more than so many times their variance have a common error."""
+COMMON_CHANCE = 1e-3
+"""Levels that scatter about the line as much as this fraction of lines would by chance have a common error."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,7 +95,9 @@ def _common_error(headers, temperatures, shifts):
     if np.unique(temperatures).size > 2:
         error = np.maximum(error, 1e-6 * (1.0 + np.abs(level)))
         _, _, chi2, n = linear_fit.fit_line(level[:, None], 1.0 / error[:, None] ** 2, temperatures)
-        if chi2[0] / (n[0] - 2) > COMMON_EXCESS:
+        frames = max(1, sum(header["NCOMBINE"] - 1 for header in headers))
+        # The errors are themselves measured, from so many frames: an F test and no chi-square.
+        if special.fdtrc(n[0] - 2, frames, chi2[0] / (n[0] - 2)) < COMMON_CHANCE:
             flat = np.polyfit(temperatures, level, 1)
             residual = level - np.polyval(flat, temperatures)
             found = math.sqrt(float(residual @ residual) / (level.size - 2))
