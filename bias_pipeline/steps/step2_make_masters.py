@@ -243,19 +243,6 @@ def _quality(flags, noisy, hot):
     return dq
 
 
-def read_noise_of(sigma, dof, lsb):
-    """Read noise and its error from the scatter of samples.
-
-    sigma : scatter of one sample [ADU].  dof : its degrees of freedom.  lsb : converter step [ADU].
-    Returns (read noise, error), float32 [ADU]: quantisation ``lsb^2 / 12`` taken out, bias of the root corrected.
-    """
-    dof = np.maximum(dof, 1.0)
-    read = np.sqrt(np.maximum(sigma * sigma - lsb * lsb / 12.0, 0.0))
-    with np.errstate(divide="ignore", invalid="ignore"):
-        error = np.where(read > 0, sigma * sigma / (read * np.sqrt(2.0 * dof)), sigma / np.sqrt(2.0 * dof))
-    return (read / noise.scatter_bias(dof)).astype(np.float32), error.astype(np.float32)
-
-
 def _write_group_noise(config, record, spool, index, group, name, common, prior, prior_dof):
     """Write read_noise_{T}C.fits: the scatter of one group, moderated by the sensor's."""
     variance = spool.get((index, "variance"))
@@ -268,7 +255,7 @@ def _write_group_noise(config, record, spool, index, group, name, common, prior,
         record,
         f"read_noise_{name}C.fits",
         {**group.frames.cards(), **common},
-        np.sqrt(moderated),
+        moderated,
         np.sqrt(variance),
         dof + (~noisy) * np.float32(prior_dof),
         noisy,
@@ -293,7 +280,7 @@ def _write_pooled_noise(config, record, groups, common, lsb, sigma, scatter, dof
         **common,
     }
     total = dof + (~noisy) * np.float32(prior_dof)
-    median = _write_noise(config, record, "read_noise.fits", cards, sigma, scatter, total, noisy)
+    median = _write_noise(config, record, "read_noise.fits", cards, sigma * sigma, scatter, total, noisy)
     record.value("read noise (median pixel)", median, "adu", section="camera")
     egain = common["EGAIN"][0]
     if egain:
@@ -301,9 +288,9 @@ def _write_pooled_noise(config, record, groups, common, lsb, sigma, scatter, dof
     record.value("noisy pixels", int(noisy.sum()), "pixels", section="camera")
 
 
-def _write_noise(config, record, name, cards, sigma, scatter, dof, noisy, **facts):
+def _write_noise(config, record, name, cards, variance, scatter, dof, noisy, **facts):
     """Write one read-noise map with its error and the pixel's own scatter; returns its median [ADU]."""
-    read, error = read_noise_of(sigma, dof, float(cards["LSB"][0]))
+    read, error = noise.read_noise(variance, dof, float(cards["LSB"][0]))
     path = config.output_dir / READ_NOISE / name
     record.claim(path)
     median = float(np.median(read))

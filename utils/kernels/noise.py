@@ -164,7 +164,7 @@ def moderate_variance(variance, dof, prior, prior_dof, outlier_sigma=5.0):
     Returns (moderated variance float32, noisy) with noisy the boolean map of those pixels.
     """
     variance = np.asarray(variance, dtype=np.float32)
-    dof = np.broadcast_to(np.asarray(dof), variance.shape)
+    dof = np.broadcast_to(np.asarray(dof).astype(np.int32, copy=False), variance.shape)
     n = np.arange(int(dof.max(initial=0)) + 1, dtype=np.float64)
     with np.errstate(divide="ignore", invalid="ignore"):
         spread = np.sqrt(2.0 / (9.0 * n) + 2.0 / (9.0 * prior_dof))
@@ -181,13 +181,34 @@ def moderate_variance(variance, dof, prior, prior_dof, outlier_sigma=5.0):
 def scatter_bias(dof):
     """Return c4: the mean of the sample standard deviation over sigma, for ``dof`` degrees of freedom (dof >= 1).
 
-    Exact below 8, beyond by the series ``1 - 1/4n + 1/32n^2 + 5/128n^3``, right to 1e-5.
+    dof : any shape; float32 stays float32.  Exact below 5, beyond by the series ``1 - 1/4n + 1/32n^2 + 5/128n^3``,
+    right to 3e-5.
     """
-    dof = np.atleast_1d(np.asarray(dof, dtype=np.float64))
-    inverse = 1.0 / dof
+    dof = np.atleast_1d(np.asarray(dof))
+    inverse = 1.0 / (dof if dof.dtype == np.float32 else dof.astype(np.float64))
     factor = 1.0 - inverse * (0.25 - inverse * (0.03125 + 0.0390625 * inverse))
-    few = dof < 8
+    few = dof < 5
     if few.any():
-        n = dof[few]
+        n = dof[few].astype(np.float64)
         factor[few] = np.sqrt(2.0 / n) * np.exp(special.gammaln((n + 1) / 2) - special.gammaln(n / 2))
     return factor
+
+
+def read_noise(variance, dof, lsb):
+    """Read noise of every pixel and its error, from the variance of samples.
+
+    variance : float32 [ADU^2].  dof : of each, float32 of the same shape, values below 1 count as 1.
+    lsb : converter step [ADU], whose ``lsb^2 / 12`` is taken out.
+    Returns (read noise, error), float32 [ADU]; the bias of the root is corrected.
+    """
+    read, error = np.empty_like(variance), np.empty_like(variance)
+    step = np.float32(lsb * lsb / 12.0)
+    # In pieces that stay in cache; whole maps of temporaries cost several times as much.
+    pieces = [np.array_split(a.reshape(-1), max(1, a.size >> 15)) for a in (variance, dof, read, error)]
+    for v, n, r, e in zip(*pieces, strict=True):
+        n = np.maximum(n, np.float32(1.0))
+        np.sqrt(np.maximum(v - step, np.float32(0.0)), out=r)
+        # d RN = d(variance) / 2 RN, and d(variance) = variance sqrt(2 / n); sqrt(variance) stands in for RN = 0.
+        e[:] = v * np.sqrt(0.5 / n) / np.where(r > 0, r, np.sqrt(v))
+        r /= scatter_bias(n)
+    return read, error
