@@ -51,7 +51,8 @@ def main(argv):
         target = target / f"synthetic_bias_{label(args.temperature, 1)}C.fits"
     if target.exists() and not args.overwrite:
         raise InputError(f"{target}: exists, expected a new name or --overwrite")
-    value = write_synthetic(target, model, args.temperature)
+    maps = [path for path in (args.a_map, args.b_map, covariance) if path is not None]
+    value = write_synthetic(target, model, args.temperature, {str(path): path for path in maps})
     if model.extrapolates(args.temperature):
         print(
             f"warning: {args.temperature:g} degC is outside the fitted range {model.t_min:.1f} to {model.t_max:.1f}"

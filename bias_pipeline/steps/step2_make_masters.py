@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from bias_pipeline.config import FEW_FRAMES
-from utils.application.log import progress
+from utils.application.log import LOGGER, progress
 from utils.domain import masters
 from utils.domain.frame_groups import date_cards
 from utils.domain.pixel_mask import read_pixel_mask
@@ -76,6 +76,7 @@ def run(config, context):
             phase = noise.phase_error(read, screening.lsb).astype(np.float32)
             common = _set_cards(config, screening, set_noise, prior_dof)
             jitter = _frame_jitter(groups, screening.zero)
+            inputs = [g.frames.inputs(masters.input_datasums(g.frames, shared.jobs)) for g in groups]
             for index, (group, name) in enumerate(zip(groups, names, strict=True)):
                 n_used, flags = spool.get((index, "n_used")), spool.get((index, "flags"))
                 factor = set_noise.factors[index]
@@ -96,19 +97,28 @@ def run(config, context):
                     },
                     uncert=uncert,
                     dq=_quality(flags, noisy, hot),
-                    inputs=group.frames.inputs(masters.input_datasums(group.frames, shared.jobs)),
+                    inputs=inputs[index],
                 )
                 record.add_product(
                     path, "MASTER_BIAS", temperature=group.frames.temperature, frames=len(group.frames)
                 )
                 if len(group.frames) > 1:
+                    variance = spool.get((index, "variance"))
+                    cards = {**group.frames.cards(), **common}
                     _write_group_noise(
-                        config, record, spool, index, group, name, common, prior * factor, prior_dof
+                        config,
+                        record,
+                        name,
+                        cards,
+                        variance,
+                        n_used,
+                        prior * factor,
+                        prior_dof,
+                        inputs[index],
                     )
         _write_frame_levels(config, record, groups, names)
-        _write_pooled_noise(
-            config, record, groups, common, screening.lsb, sigma, scatter, dof, prior_dof, noisy
-        )
+        rows = [row for group in inputs for row in group]
+        _write_pooled_noise(config, record, groups, common, sigma, scatter, dof, prior_dof, noisy, rows)
         frames = sum(len(group.frames) for group in groups)
         step.summary = f"{len(groups)} masters of {frames} frames ({shared.combine})"
 
@@ -243,10 +253,9 @@ def _quality(flags, noisy, hot):
     return dq
 
 
-def _write_group_noise(config, record, spool, index, group, name, common, prior, prior_dof):
+def _write_group_noise(config, record, name, cards, variance, n_used, prior, prior_dof, inputs):
     """Write read_noise_{T}C.fits: the scatter of one group, moderated by the sensor's."""
-    variance = spool.get((index, "variance"))
-    dof = spool.get((index, "n_used")).astype(np.float32) - 1.0
+    dof = n_used.astype(np.float32) - 1.0
     moderated, noisy = noise.moderate_variance(
         variance, dof, np.float32(prior * prior), np.float32(prior_dof)
     )
@@ -254,16 +263,17 @@ def _write_group_noise(config, record, spool, index, group, name, common, prior,
         config,
         record,
         f"read_noise_{name}C.fits",
-        {**group.frames.cards(), **common},
+        cards,
         moderated,
         np.sqrt(variance),
         dof + (~noisy) * np.float32(prior_dof),
         noisy,
-        temperature=group.frames.temperature,
+        inputs,
+        temperature=cards["TEMP"][0],
     )
 
 
-def _write_pooled_noise(config, record, groups, common, lsb, sigma, scatter, dof, prior_dof, noisy):
+def _write_pooled_noise(config, record, groups, common, sigma, scatter, dof, prior_dof, noisy, inputs):
     """Write read_noise.fits: the scatter pooled over all groups."""
     images = [image for group in groups for image in group.frames.images]
     temperatures = np.concatenate([group.frames.temperatures for group in groups])
@@ -280,15 +290,18 @@ def _write_pooled_noise(config, record, groups, common, lsb, sigma, scatter, dof
         **common,
     }
     total = dof + (~noisy) * np.float32(prior_dof)
-    median = _write_noise(config, record, "read_noise.fits", cards, sigma * sigma, scatter, total, noisy)
+    name = "read_noise.fits"
+    median = _write_noise(config, record, name, cards, sigma * sigma, scatter, total, noisy, inputs)
     record.value("read noise (median pixel)", median, "adu", section="camera")
     egain = common["EGAIN"][0]
     if egain:
         record.value("read noise (median pixel)", median * egain, "e-", section="camera")
+    else:
+        LOGGER.info("gain [e-/ADU] unknown (no EGAIN, no --gain): noise in ADU only")
     record.value("noisy pixels", int(noisy.sum()), "pixels", section="camera")
 
 
-def _write_noise(config, record, name, cards, variance, scatter, dof, noisy, **facts):
+def _write_noise(config, record, name, cards, variance, scatter, dof, noisy, inputs, **facts):
     """Write one read-noise map with its error and the pixel's own scatter; returns its median [ADU]."""
     read, error = noise.read_noise(variance, dof, float(cards["LSB"][0]))
     path = config.output_dir / READ_NOISE / name
@@ -302,6 +315,7 @@ def _write_noise(config, record, name, cards, variance, scatter, dof, noisy, **f
         cards={**cards, "RNMEDIAN": (median, "[adu] median read noise")},
         uncert=error,
         dq=np.where(noisy, np.int16(DQ.NOISY), np.int16(0)),
+        inputs=inputs,
         extra=[("SCATTER", scatter.astype(np.float32), "adu")],
     )
     record.add_product(path, "READ_NOISE", median=median, **facts)

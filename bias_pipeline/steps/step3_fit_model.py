@@ -5,6 +5,7 @@ import numpy as np
 from bias_pipeline.config import PULL_LIMIT
 from utils.domain import bias_model
 from utils.domain.bias_fit import combined_quality, open_masters
+from utils.domain.frame_groups import dates_of_masters
 from utils.fits_io.atomic import write_json
 from utils.fits_io.products import DQ, header_from_inputs, write_product
 from utils.kernels import linear_fit
@@ -60,7 +61,7 @@ def run(config, context):
                 cards=cards,
                 uncert=None if uncert is None else uncert.reshape(shape),
                 dq=dq,
-                inputs=_inputs(masters),
+                inputs=_inputs(masters, config.output_dir),
                 extra=extra,
             )
             record.add_product(folder / name, prodtype)
@@ -130,10 +131,11 @@ def _noise_dof(masters):
     return max(1.0, frames + float(masters.headers[0].get("PRIORDOF") or 0.0))
 
 
-def _inputs(masters):
+def _inputs(masters, folder):
+    """Rows of the INPUTS table; paths from the output folder, so that it can be moved."""
     return [
         {
-            "file": str(path),
+            "file": path.relative_to(folder).as_posix(),
             "temperature": header["TEMP"],
             "exposure": header.get("EXPTIME"),
             "time": None,
@@ -146,7 +148,10 @@ def _inputs(masters):
 def _cards(masters, fit):
     """Cards of the model: enough to evaluate it without this code."""
     headers, temperatures = masters.headers, masters.temperatures
-    dates = [h[key] for h in headers for key in ("DATE-BEG", "DATE-END") if key in h]
+    frames = np.array([h["NCOMBINE"] for h in headers], dtype=np.float64)
+    mean = float(np.average(temperatures, weights=frames))
+    scatter = np.array([h["TEMPSTD"] for h in headers])
+    spread = np.average((temperatures - mean) ** 2 + scatter**2, weights=frames)
     cards = {
         **header_from_inputs(headers),
         "CALTYPE": ("BIAS", "kind of the frames"),
@@ -158,19 +163,14 @@ def _cards(masters, fit):
         "BFIXED": (fit["fixed"], "one temperature only: b = 0, not measured"),
         "NMASTER": (len(headers), "masters fitted"),
         "NCOMBINE": (int(sum(h["NCOMBINE"] for h in headers)), "frames behind the masters"),
-        "TEMP": (float(temperatures.mean()), "[degC] mean temperature of the masters"),
-        "TEMPSTD": (float(temperatures.std()), "[degC] scatter"),
+        "TEMP": (mean, "[degC] mean temperature of the frames"),
+        "TEMPSTD": (float(np.sqrt(spread)), "[degC] scatter"),
         "TEMPMIN": (min(h["TEMPMIN"] for h in headers), "[degC] lowest frame"),
         "TEMPMAX": (max(h["TEMPMAX"] for h in headers), "[degC] highest frame"),
         "EXPTIME": (headers[0].get("EXPTIME"), "[s] exposure time"),
         "COMMONER": (masters.common_error, "[adu] error shared by all pixels of a master"),
     }
-    if dates:
-        cards |= {
-            "DATE-BEG": (min(dates), "UTC of the first frame"),
-            "DATE-END": (max(dates), "UTC of the last"),
-        }
-    return cards
+    return cards | dates_of_masters(headers)
 
 
 def _summary(masters, fit, dq):

@@ -6,8 +6,9 @@ import numpy as np
 
 from bias_pipeline.config import GRID_STEP
 from bias_pipeline.steps.step3_fit_model import MODEL
-from utils.domain.bias_model import EQUATION, BiasModel, model_summary
+from utils.domain.bias_model import A_MAP, B_MAP, COVARIANCE, EQUATION, BiasModel, model_summary
 from utils.fits_io.naming import label, unique_names
+from utils.fits_io.product_reader import view_planes
 from utils.fits_io.products import write_product
 
 SYNTHETIC = "bias_masks_by_temp"
@@ -44,13 +45,16 @@ def run(config, context):
         for temperature, name in zip(wanted, names, strict=True):
             path = config.output_dir / SYNTHETIC / f"{name}.fits"
             record.claim(path)
-            write_synthetic(path, model, temperature)
+            write_synthetic(path, model, temperature, _inputs(config))
             record.add_product(path, "SYNTHETIC_BIAS", temperature=temperature)
         step.summary = f"{len(wanted)} synthetic biases"
 
 
-def write_synthetic(path, model, temperature):
-    """Write the bias that the model gives at one temperature [degC]; returns its value (ny, nx) [ADU]."""
+def write_synthetic(path, model, temperature, maps):
+    """Write the bias that the model gives at one temperature [degC]; returns its value (ny, nx) [ADU].
+
+    maps : paths of the model's maps by their names in the product's INPUTS table.
+    """
     value, uncert, dq = model.evaluate(temperature)
     cards = {key: model.header[key] for key in _FROM_MODEL if key in model.header}
     cards |= {
@@ -65,11 +69,22 @@ def write_synthetic(path, model, temperature):
         "T_MAX": (model.t_max, "[degC] highest temperature fitted"),
         "EXTRAP": (bool(model.extrapolates(temperature)), "outside the fitted range"),
     }
-    for key in ("DATE-BEG", "DATE-END"):
+    for key in ("DATE-BEG", "DATE-AVG", "DATE-END"):
         if key in model.header:
             cards[key] = (model.header[key], "UTC, frames behind the model")
-    write_product(path, value, prodtype="SYNTHETIC_BIAS", unit="adu", cards=cards, uncert=uncert, dq=dq)
+    headers = {name: view_planes(place)[0] for name, place in maps.items()}
+    inputs = [{"file": name, "datasum": header.get("DATASUM")} for name, header in headers.items()]
+    write_product(
+        path, value, prodtype="SYNTHETIC_BIAS", unit="adu", cards=cards, uncert=uncert, dq=dq, inputs=inputs
+    )
     return value
+
+
+def _inputs(config):
+    """Maps of the model by their path from the output folder, so that it can be moved."""
+    names = (A_MAP, B_MAP, COVARIANCE)
+    paths = {f"{MODEL}/{name}": config.output_dir / MODEL / name for name in names}
+    return {name: path for name, path in paths.items() if path.exists()}
 
 
 def _temperatures(config, model):

@@ -7,17 +7,22 @@ import numpy as np
 from bias_pipeline.captions import CAPTIONS
 from bias_pipeline.steps.step3_fit_model import MODEL
 from utils.domain.bias_fit import open_masters
-from utils.domain.bias_model import BiasModel, unusable
+from utils.domain.bias_model import A_MAP, B_MAP, EQUATION, BiasModel, unusable
 from utils.domain.pixel_mask import read_pixel_mask
 from utils.errors import InputError
 from utils.fits_io.atomic import write_bytes, write_csv
 from utils.fits_io.naming import label, unique_names
+from utils.fits_io.product_reader import view_planes
 from utils.fits_io.products import DQ, write_product
 from utils.kernels import evaluation, linear_fit
 
 EVALUATION = "evaluation"
 TRUSTED_CHI2 = 1.5
 """Extrapolation counts as trusted while the left-out end temperatures stay below this reduced chi-square."""
+FROM_MASTER = (
+    *("INSTRUME", "GAIN", "XBINNING", "YBINNING", "CALTYPE", "NCOMBINE", "EXPTIME", "ADUSCALE", "EGAIN"),
+    *("SATURATE", "TEMP", "TEMPSTD", "TEMPMIN", "TEMPMAX", "DATE-BEG", "DATE-AVG", "DATE-END"),
+)
 _METRICS = ("mae", "mape", "rmse", "mean_error", "chi2_red", "within_3sigma", "pixels", "excluded")
 COLUMNS = ("temperature", "frames", *_METRICS, *(f"left_out_{name}" for name in _METRICS), "left_out_is")
 
@@ -140,16 +145,40 @@ def _write_maps(config, record, masters, model):
         if config.save_eval_fits:
             for kind, (image, unit) in maps.items():
                 path = record.claim(config.output_dir / EVALUATION / f"{kind}_{names[index]}C.fits")
-                cards = {
-                    "TEMP": (float(temperature), "[degC] temperature"),
-                    "ADUSCALE": (model.adu_scale, "stored/adu"),
-                }
                 write_product(
-                    path, image, prodtype=f"EVALUATION_{kind.upper()}", unit=unit, cards=cards, dq=dq
+                    path,
+                    image,
+                    prodtype=f"EVALUATION_{kind.upper()}",
+                    unit=unit,
+                    cards=_cards(masters.headers[index], model),
+                    dq=dq,
+                    inputs=_inputs(config, masters, index),
                 )
                 record.add_product(path, f"EVALUATION_{kind.upper()}", temperature=float(temperature))
         if index in pictured:
             _draw_maps(record, config.output_dir / EVALUATION, maps, temperature, names[index])
+
+
+def _cards(master, model):
+    """Cards of one master that its evaluation shares, and the range of the model."""
+    cards = {key: master[key] for key in FROM_MASTER if key in master}
+    return cards | {
+        "MODEL": (EQUATION, "what the master is compared with"),
+        "T_MIN": (model.t_min, "[degC] lowest temperature fitted"),
+        "T_MAX": (model.t_max, "[degC] highest temperature fitted"),
+    }
+
+
+def _inputs(config, masters, index):
+    """Rows of the INPUTS table: the master and the maps of the model, from the output folder."""
+    paths = [masters.paths[index], *(config.output_dir / MODEL / name for name in (A_MAP, B_MAP))]
+    return [
+        {
+            "file": path.relative_to(config.output_dir).as_posix(),
+            "datasum": view_planes(path)[0].get("DATASUM"),
+        }
+        for path in paths
+    ]
 
 
 def _draw_maps(record, folder, maps, temperature, name):

@@ -8,6 +8,8 @@ from utils.errors import InputError
 from utils.fits_io.products import header_from_inputs, iso_time
 from utils.kernels import groups as grouping
 
+MJD_OF_1970 = 40587.0
+
 
 @dataclass
 class FrameGroup:
@@ -92,6 +94,21 @@ def date_cards(times):
         "DATE-BEG": (iso_time(times.min()), "UTC of the first frame"),
         "DATE-AVG": (iso_time(times.mean()), "UTC, mean"),
         "DATE-END": (iso_time(times.max()), "UTC of the last frame"),
+    }
+
+
+def dates_of_masters(headers):
+    """DATE-BEG, DATE-AVG and DATE-END of products that several masters went into; nothing where one has none.
+
+    headers : mappings with NCOMBINE, the dates and MJD-AVG of each master.
+    """
+    if not all("DATE-BEG" in header and "MJD-AVG" in header for header in headers):
+        return {}
+    mean = np.average([h["MJD-AVG"] for h in headers], weights=[h["NCOMBINE"] for h in headers])
+    return {
+        "DATE-BEG": (min(h["DATE-BEG"] for h in headers), "UTC of the first frame"),
+        "DATE-AVG": (iso_time((mean - MJD_OF_1970) * 86400.0), "UTC, mean"),
+        "DATE-END": (max(h["DATE-END"] for h in headers), "UTC of the last frame"),
     }
 
 
