@@ -20,9 +20,9 @@ import numpy as np
 from utils.errors import InputError
 from utils.kernels import combine
 
-CHUNK_BYTES = 8 << 20
+CHUNK_BYTES = 16 << 20
 """Samples that a thread works on at a time (as stored and as float32): they stay in its cache."""
-READ_BYTES = 8 << 20
+READ_BYTES = 16 << 20
 """Bytes read at a time by one thread, over all frames."""
 SPARE_DESCRIPTORS = 48
 """File descriptors left to the rest of the process."""
@@ -181,7 +181,7 @@ class FrameStack:
         plan = _IntegerPlan(self, rule) if exact else _FloatPlan(self, rule, offsets, scales)
         item = max(kind.itemsize for kind in self._types)
         budget = min(READ_BYTES, self.memory_limit // (4 * self.jobs))
-        chunk = max(1024, min(32768, CHUNK_BYTES // (6 * n)))
+        chunk = max(4096, min(65536, CHUNK_BYTES // (6 * n)))
         rows = max(1, min(budget // (n * nx * item), math.ceil(ny / (2 * self.jobs))))
         local = threading.local()
         lock = threading.Lock()
@@ -202,15 +202,15 @@ class FrameStack:
                     suspects.append(suspect + (start * nx + left))
                     columns.append(samples[:, suspect])
             if suspects:
-                store(np.concatenate(suspects), *combine.judge(np.concatenate(columns, axis=1), plan.rule))
+                where, *judged = combine.judge(np.concatenate(columns, axis=1), plan.rule)
+                store(np.concatenate(suspects)[where], *judged)
             if progress is not None:
                 with lock:
                     progress(height)
 
         def store(where, value, variance, n_used, flags):
             result.value.reshape(-1)[where] = plan.level(value)
-            variance *= np.float32(plan.variance_scale)
-            result.variance.reshape(-1)[where] = variance
+            result.variance.reshape(-1)[where] = variance * np.float32(plan.variance_scale)
             result.n_used.reshape(-1)[where] = n_used
             result.flags.reshape(-1)[where] = flags
 

@@ -66,8 +66,9 @@ def combine(stack, rule, work=None, saturated=None):
     """
     *result, suspect = combine_quiet(stack, rule, work, saturated)
     if suspect.size:
-        for whole, part in zip(result, judge(stack[:, suspect], rule), strict=True):
-            whole[suspect] = part
+        where, *judged = judge(stack[:, suspect], rule)
+        for whole, part in zip(result, judged, strict=True):
+            whole[suspect[where]] = part
     return tuple(result)
 
 
@@ -109,34 +110,21 @@ def combine_quiet(stack, rule, work=None, saturated=None):
 
 
 def judge(samples, rule):
-    """Combine pixels (n, c) that may hold an outlier or a NaN; results as in `combine`.
+    """Combine pixels (n, c) that may hold an outlier or a NaN.
 
-    The median and the reach of the farthest sample come first: most suspects turn out quiet.  What is left is judged
-    sample by sample in float64.
+    Their medians and the reach of their farthest samples come first: most turn out quiet after all, and what
+    `combine_quiet` found for them stands.  What is left is judged sample by sample in float64.
+    Returns where: indices (k,) of the pixels with another result, and value, variance, n_used, flags (k,) as in
+    `combine`.
     """
-    n = samples.shape[0]
-    integers = samples.dtype.kind in "iu"
-    finite = samples if integers else np.where(np.isnan(samples), np.float32(0.0), samples)
-    total = np.add.reduce(finite, axis=0, dtype=np.float64)
-    mean = total / n
-    value = mean
-    rounded = mean.astype(np.float32)
-    work = np.subtract(finite, rounded, dtype=np.float32, casting="unsafe")
-    variance = _variance(work, mean - rounded, n)
-    n_used = np.full(mean.size, n, np.uint16)
-    flags = np.zeros(mean.size, np.uint8)
-    if n < 3 or rule.method == "mean":
-        open_ = np.arange(mean.size)
-    else:
-        centre = _middle(finite)
-        if rule.method == "median":
-            value = centre
-        reach = np.maximum(np.maximum.reduce(samples, axis=0) - centre, centre - np.minimum.reduce(samples, axis=0))
-        open_ = np.flatnonzero(~(reach <= rule.clip_sigma * rule.floor(centre)))
-    if open_.size:
-        found = _judge_samples(samples[:, open_], rule)
-        value[open_], variance[open_], n_used[open_], flags[open_] = found
-    return value, variance, n_used, flags
+    where = np.arange(samples.shape[1])
+    if samples.shape[0] >= 3 and rule.method != "mean":
+        # A NaN spoils a median; the pixel is told by its extremes, which are NaN too.
+        centre = _middle(samples if samples.dtype.kind in "iu" else np.nan_to_num(samples, nan=0.0))
+        low, high = np.minimum.reduce(samples, axis=0), np.maximum.reduce(samples, axis=0)
+        reach = np.maximum(high - centre, centre - low)
+        where = np.flatnonzero(~(reach <= rule.clip_sigma * rule.floor(centre)))
+    return where, *_judge_samples(samples[:, where], rule)
 
 
 def _middle(stack):
