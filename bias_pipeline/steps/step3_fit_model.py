@@ -22,7 +22,7 @@ def run(config, context):
     """
     record = context.record
     with record.step("fit_model") as step:
-        masters = open_masters([product.path for product in record.products("MASTER_BIAS")])
+        masters = recorded_masters(record)
         if np.unique(masters.temperatures).size < 2:
             fit = _constant(masters)
             record.warn(
@@ -75,6 +75,19 @@ def run(config, context):
             f"a + b T over {len(masters.paths)} masters, {summary['t_min']:.1f} to {summary['t_max']:.1f} degC"
             + ("" if reduced is None else f", reduced chi2 {reduced:.2f}")
         )
+
+
+def recorded_masters(record):
+    """Open the master biases that run.json lists."""
+    found = record.products("MASTER_BIAS", made_by="--mode make_master or full")
+    return open_masters([product.path for product in found])
+
+
+def recorded_model(record):
+    """Read the bias model that run.json lists; returns it, its numbers (bias_model.json) and its maps' paths."""
+    kinds = ("BIAS_A", "BIAS_B", "BIAS_COVARIANCE", "BIAS_MODEL")
+    *maps, summary = (record.products(kind, made_by="--mode fit_model or full")[0].path for kind in kinds)
+    return bias_model.BiasModel.from_maps(*maps), bias_model.model_summary(summary.parent), maps
 
 
 def _line(masters):

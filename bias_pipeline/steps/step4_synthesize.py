@@ -5,8 +5,8 @@ import math
 import numpy as np
 
 from bias_pipeline.config import GRID_STEP
-from bias_pipeline.steps.step3_fit_model import MODEL
-from utils.domain.bias_model import A_MAP, B_MAP, COVARIANCE, EQUATION, BiasModel, model_summary
+from bias_pipeline.steps.step3_fit_model import recorded_model
+from utils.domain.bias_model import EQUATION
 from utils.fits_io.naming import label, unique_names
 from utils.fits_io.product_reader import view_planes
 from utils.fits_io.products import write_product
@@ -28,13 +28,14 @@ _FROM_MODEL = (
 def run(config, context):
     """Make synthetic biases at --temps, else at the temperatures of the masters; --generate-set adds a grid.
 
-    Reads: bias_model/.
+    Reads: the maps of the model and bias_model.json, named in run.json.
     Writes: bias_masks_by_temp/synthetic_bias_{T}C.fits.
     """
     record = context.record
     with record.step("synthesize") as step:
-        model = BiasModel.load(config.output_dir / MODEL)
-        wanted = _temperatures(config, model)
+        model, summary, maps = recorded_model(record)
+        maps = {path.relative_to(config.output_dir).as_posix(): path for path in maps}
+        wanted = _temperatures(config, model, summary)
         names = unique_names([f"synthetic_bias_{label(t, 1)}C" for t in wanted])
         outside = [t for t in wanted if model.extrapolates(t)]
         if outside:
@@ -45,7 +46,7 @@ def run(config, context):
         for temperature, name in zip(wanted, names, strict=True):
             path = config.output_dir / SYNTHETIC / f"{name}.fits"
             record.claim(path)
-            write_synthetic(path, model, temperature, _inputs(config))
+            write_synthetic(path, model, temperature, maps)
             record.add_product(path, "SYNTHETIC_BIAS", temperature=temperature)
         step.summary = f"{len(wanted)} synthetic biases"
 
@@ -80,20 +81,12 @@ def write_synthetic(path, model, temperature, maps):
     return value
 
 
-def _inputs(config):
-    """Maps of the model by their path from the output folder, so that it can be moved."""
-    names = (A_MAP, B_MAP, COVARIANCE)
-    paths = {f"{MODEL}/{name}": config.output_dir / MODEL / name for name in names}
-    return {name: path for name, path in paths.items() if path.exists()}
-
-
-def _temperatures(config, model):
+def _temperatures(config, model, summary):
     """Temperatures wanted [degC], coldest first; those of the masters as their labels tell them."""
     if config.temps is not None:
         wanted = list(config.temps)
     else:
-        measured = model_summary(config.output_dir / MODEL)["temperatures"]
-        wanted = [float(label(t, 1)) for t in measured]
+        wanted = [float(label(t, 1)) for t in summary["temperatures"]]
     if config.generate_set:
         first, last = math.ceil(model.t_min / GRID_STEP), math.floor(model.t_max / GRID_STEP)
         wanted += [GRID_STEP * k for k in range(first, last + 1)]

@@ -5,9 +5,8 @@ import math
 import numpy as np
 
 from bias_pipeline.captions import CAPTIONS
-from bias_pipeline.steps.step3_fit_model import MODEL
-from utils.domain.bias_fit import open_masters
-from utils.domain.bias_model import A_MAP, B_MAP, EQUATION, BiasModel, unusable
+from bias_pipeline.steps.step3_fit_model import recorded_masters, recorded_model
+from utils.domain.bias_model import EQUATION, unusable
 from utils.domain.pixel_mask import read_pixel_mask
 from utils.errors import InputError
 from utils.fits_io.atomic import write_bytes, write_csv
@@ -30,18 +29,15 @@ COLUMNS = ("temperature", "frames", *_METRICS, *(f"left_out_{name}" for name in 
 def run(config, context):
     """Evaluate the model.
 
-    Reads: master biases, bias_model/.
+    Reads: the master biases and the maps of the model named in run.json.
     Writes: evaluation/evaluation_summary.csv and .png, maps {real_bias,synthetic_bias,mae,mape}_{T}C.png of the
     coldest, middle and warmest temperature (all with --plots all), the same as FITS with --save-eval-fits.
     """
     record = context.record
     with record.step("evaluate") as step:
-        masters = open_masters([product.path for product in record.products("MASTER_BIAS")])
-        model = BiasModel.load(config.output_dir / MODEL)
-        if model.a.shape != masters.shape:
-            raise InputError(
-                f"{MODEL}/: shape {model.a.shape}, expected {masters.shape} as {masters.paths[0]}"
-            )
+        masters = recorded_masters(record)
+        model, _, maps = recorded_model(record)
+        _check_pair(model, maps[0], masters)
         ignored = unusable(model.dq) | ((model.dq & DQ.HOT) != 0)
         if config.hot_pixel_mask:
             ignored |= read_pixel_mask(config.hot_pixel_mask, masters.shape)
@@ -51,7 +47,7 @@ def run(config, context):
         write_csv(path, rows, COLUMNS)
         record.add_product(path, "EVALUATION_SUMMARY")
         _report(record, rows)
-        _write_maps(config, record, masters, model)
+        _write_maps(config, record, masters, model, maps)
         if config.shared.plots != "none":
             _draw_summary(record, folder, rows)
         step.summary = f"{len(rows)} temperatures, RMSE {_mean(rows, 'rmse'):.3g} ADU in-sample" + (
@@ -59,6 +55,16 @@ def run(config, context):
             if math.isfinite(_mean(rows, "left_out_rmse"))
             else ""
         )
+
+
+def _check_pair(model, path, masters):
+    """Refuse a model of another shape, ADU scale or gain than the masters."""
+    if model.a.shape != masters.shape:
+        raise InputError(f"{path}: shape {model.a.shape}, expected {masters.shape} as {masters.paths[0]}")
+    for key in ("ADUSCALE", "GAIN"):
+        got, expected = model.header.get(key), masters.headers[0].get(key)
+        if got != expected:
+            raise InputError(f"{path}: {key} {got}, expected {expected} as {masters.paths[0]}")
 
 
 def _table(masters, model, ignored):
@@ -126,7 +132,7 @@ def chosen_temperatures(count, plots):
     return list(range(count)) if plots == "all" else sorted({0, count // 2, count - 1})
 
 
-def _write_maps(config, record, masters, model):
+def _write_maps(config, record, masters, model, maps):
     """Pictures and FITS files of single temperatures."""
     pictured = chosen_temperatures(len(masters.paths), config.shared.plots)
     wanted = range(len(masters.paths)) if config.save_eval_fits else pictured
@@ -136,14 +142,14 @@ def _write_maps(config, record, masters, model):
         real = masters.values[index].astype(np.float32) - np.float32(masters.shifts[index])
         synthetic, uncert, dq = model.evaluate(temperature)
         sigma = np.hypot(masters.sigmas[index].astype(np.float32), uncert)
-        maps = {
+        pictures = {
             "real_bias": (real, "adu"),
             "synthetic_bias": (synthetic, "adu"),
             "mae": (np.abs(synthetic - real), "adu"),
             "mape": (evaluation.percentage_error(real, synthetic - real, sigma), "percent"),
         }
         if config.save_eval_fits:
-            for kind, (image, unit) in maps.items():
+            for kind, (image, unit) in pictures.items():
                 path = record.claim(config.output_dir / EVALUATION / f"{kind}_{names[index]}C.fits")
                 write_product(
                     path,
@@ -152,11 +158,11 @@ def _write_maps(config, record, masters, model):
                     unit=unit,
                     cards=_cards(masters.headers[index], model),
                     dq=dq,
-                    inputs=_inputs(config, masters, index),
+                    inputs=_inputs(config, [masters.paths[index], *maps]),
                 )
                 record.add_product(path, f"EVALUATION_{kind.upper()}", temperature=float(temperature))
         if index in pictured:
-            _draw_maps(record, config.output_dir / EVALUATION, maps, temperature, names[index])
+            _draw_maps(record, config.output_dir / EVALUATION, pictures, temperature, names[index])
 
 
 def _cards(master, model):
@@ -169,9 +175,8 @@ def _cards(master, model):
     }
 
 
-def _inputs(config, masters, index):
-    """Rows of the INPUTS table: the master and the maps of the model, from the output folder."""
-    paths = [masters.paths[index], *(config.output_dir / MODEL / name for name in (A_MAP, B_MAP))]
+def _inputs(config, paths):
+    """Rows of the INPUTS table: products by their path from the output folder."""
     return [
         {
             "file": path.relative_to(config.output_dir).as_posix(),
