@@ -23,9 +23,7 @@ def fit_line(values, weights, x, origin=0.0):
         mean_y = (w * y).sum(axis=0) / total
         dx = x[:, None] - mean_x
         wdx = w * dx
-        sxx = (wdx * dx).sum(axis=0)
-        # A pixel seen at one x only has sxx at the rounding level, not exactly zero.
-        sxx[sxx <= 1e-12 * total * (1.0 + mean_x * mean_x)] = np.nan
+        sxx = _lever((wdx * dx).sum(axis=0), total, mean_x)
         slope = (wdx * (y - mean_y)).sum(axis=0) / sxx
         var_b = 1.0 / sxx
         shift = mean_x - origin
@@ -48,8 +46,9 @@ def left_out_residuals(values, weights, x):
     w, y, usable = _usable(values, weights)
     total = w.sum(axis=0)
     with np.errstate(divide="ignore", invalid="ignore"):
-        dx = x[:, None] - (w * x[:, None]).sum(axis=0) / total
-        sxx = (w * dx * dx).sum(axis=0)
+        mean_x = (w * x[:, None]).sum(axis=0) / total
+        dx = x[:, None] - mean_x
+        sxx = _lever((w * dx * dx).sum(axis=0), total, mean_x)
         mean_y = (w * y).sum(axis=0) / total
         slope = (w * dx * (y - mean_y)).sum(axis=0) / sxx
         variance = 1.0 / total + dx * dx / sxx
@@ -60,6 +59,11 @@ def left_out_residuals(values, weights, x):
         prediction_variance = variance / free
     residual[~usable] = np.nan
     return residual, prediction_variance
+
+
+def _lever(sxx, total, mean_x):
+    """Weighted spread of x; NaN where it is rounding: a pixel seen at one x only rarely gives exactly zero."""
+    return np.where(sxx <= 1e-12 * total * (1.0 + mean_x * mean_x), np.nan, sxx)
 
 
 def _usable(values, weights):
