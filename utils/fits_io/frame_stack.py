@@ -5,7 +5,6 @@ native order, a kernel combines them.  BZERO is never applied to the samples: it
 Blocks are independent, threads take them in any order, and no result depends on their size.
 """
 
-import gzip
 import math
 import os
 import resource
@@ -98,19 +97,14 @@ class FrameStack:
         """Write the samples of compressed frames one after the other into a temporary file."""
         from astropy.io import fits
 
-        self._spool = tempfile.TemporaryFile(prefix="calibration-")
+        self._spool = tempfile.TemporaryFile(prefix="calibration-")  # noqa: SIM115  closed by __exit__
         for index, image in enumerate(self.images):
             if not image.compressed:
                 continue
             try:
-                if str(image.path).lower().endswith(".gz"):
-                    with gzip.open(image.path, "rb") as stream:
-                        with fits.open(stream, do_not_scale_image_data=True) as hdus:
-                            data = next(h.data for h in hdus if h.data is not None and h.data.ndim >= 2)
-                else:
-                    with fits.open(image.path, do_not_scale_image_data=True) as hdus:
-                        data = next(h.data for h in hdus if isinstance(h, fits.CompImageHDU))
-            except (OSError, EOFError, StopIteration, ValueError) as error:
+                with fits.open(image.path, do_not_scale_image_data=True, memmap=False) as hdus:
+                    data = next(hdu.data for hdu in hdus if hdu.is_image and len(hdu.shape) >= 2)
+            except (OSError, EOFError, StopIteration, ValueError, TypeError) as error:
                 raise InputError(f"{image.path}: cannot be unpacked ({error})") from error
             self._offsets[index] = self._spool.tell()
             self._types[index] = data.dtype.newbyteorder(">")
