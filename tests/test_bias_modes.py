@@ -368,7 +368,7 @@ def test_temperatures_of_one_label_do_not_share_a_name(copy):
 
 def test_temperature_outside_the_range_is_said_and_marked(copy, capsys):
     assert run("--mode", "synthetic_only", "--output-dir", copy, "--temps", "-40", "0") == 0
-    assert "-40.0 degC lie outside the fitted range -20.0 to 20.0 degC" in capsys.readouterr().err
+    assert "-40.0 degC outside the fitted range -20.0 to 20.0 degC" in capsys.readouterr().err
     cold, inside = (
         read_product(copy / "bias_masks_by_temp" / f"synthetic_bias_{t}C.fits") for t in ("-40.0", "0.0")
     )

@@ -3,7 +3,7 @@
 from utils.application.log import LOGGER, progress
 from utils.domain.frame_groups import group_entries
 from utils.errors import InputError
-from utils.fits_io.naming import label
+from utils.fits_io.naming import counted, label
 from utils.observation_manager import ObservationManager, one_value
 
 SETTING = ("camera", "gain", "binning", "shape", "full_shape")
@@ -26,14 +26,13 @@ def run(config, context):
             record.reject(rejection["path"], rejection["reason"])
         entries = manager.filter_files(category="CALIBRATION", subcat="bias")
         if not entries:
-            raise InputError(
-                f"{shared.basepath}: no bias frame that can be used among {len(manager.entries)} frames"
-            )
+            raise InputError(_nothing_found(shared.basepath, manager))
         for key in SETTING:
             one_value(entries, key)
         context.groups = group_entries(entries, manager.images, temp_tolerance=shared.temp_tolerance)
         record.add_input([entry["original_path"] for entry in entries])
-        step.summary = f"{len(entries)} bias frames at {len(context.groups)} temperatures"
+        at = counted(len(context.groups), "temperature")
+        step.summary = f"{counted(len(entries), 'bias frame')} at {at}"
     for group in context.groups:
         LOGGER.log(
             20 if shared.dry_run else 10,
@@ -46,3 +45,12 @@ def run(config, context):
             "unknown" if group.entries[0]["gain"] is None else f"{group.entries[0]['gain']:g}",
             len(group),
         )
+
+
+def _nothing_found(basepath, manager):
+    """Say that there is no bias frame, and what there is."""
+    text = f"{basepath}: got no bias frame among {counted(len(manager.entries), 'usable frame')}"
+    if manager.rejected:
+        first = manager.rejected[0]
+        text += f" and {len(manager.rejected)} unusable, the first {first['path']} ({first['reason']})"
+    return text + ", expected at least one"

@@ -12,7 +12,7 @@ from utils.domain.frame_groups import date_cards
 from utils.domain.pixel_mask import read_pixel_mask
 from utils.domain.screening import screen_groups
 from utils.fits_io.atomic import write_csv
-from utils.fits_io.naming import label, unique_names
+from utils.fits_io.naming import counted, label, unique_names
 from utils.fits_io.products import DQ, header_from_inputs, write_product
 from utils.fits_io.spool import ArraySpool
 from utils.kernels import combine, noise, screen
@@ -52,7 +52,7 @@ def run(config, context):
         _say_what_was_found(record, screening)
         names = unique_names([label(group.frames.temperature, 1) for group in groups])
         if shared.dry_run:
-            step.summary = f"would write {len(groups)} masters: " + ", ".join(
+            step.summary = f"would write {counted(len(groups), 'master')}: " + ", ".join(
                 f"master_bias_{n}C.fits" for n in names
             )
             return
@@ -120,14 +120,19 @@ def run(config, context):
         rows = [row for group in inputs for row in group]
         _write_pooled_noise(config, record, groups, common, sigma, scatter, dof, prior_dof, noisy, rows)
         frames = sum(len(group.frames) for group in groups)
-        step.summary = f"{len(groups)} masters of {frames} frames ({shared.combine})"
+        of = counted(frames, "frame")
+        step.summary = f"{counted(len(groups), 'master')} of {of} ({shared.combine})"
 
 
 def _say_what_was_found(record, screening):
     """Warn of what limits the result, and keep the numbers of the set."""
     zero, groups = screening.zero, screening.groups
     if screening.rejected:
-        record.warn(f"{len(screening.rejected)} frames left out by the screen, see rejected_frames.csv")
+        left_out = counted(len(screening.rejected), "frame")
+        first, reason = screening.rejected[0]
+        record.warn(f"{left_out} left out by the screen (rejected_frames.csv), the first: {first}: {reason}")
+    for note in screening.notes:
+        record.warn(note)
     few = [group for group in groups if len(group.frames) < FEW_FRAMES]
     if few:
         at = ", ".join(label(group.frames.temperature, 1) for group in few)
@@ -292,6 +297,10 @@ def _write_pooled_noise(config, record, groups, common, sigma, scatter, dof, pri
     total = dof + (~noisy) * np.float32(prior_dof)
     name = "read_noise.fits"
     median = _write_noise(config, record, name, cards, sigma * sigma, scatter, total, noisy, inputs)
+    if prior_dof == 0:
+        name = "scatter of neighbouring pixels: noise and fixed pattern together"
+        record.value(name, median, "adu", section="camera")
+        return
     record.value("read noise (median pixel)", median, "adu", section="camera")
     egain = common["EGAIN"][0]
     if egain:
@@ -306,6 +315,11 @@ def _write_noise(config, record, name, cards, variance, scatter, dof, noisy, inp
     read, error = noise.read_noise(variance, dof, float(cards["LSB"][0]))
     path = config.output_dir / READ_NOISE / name
     record.claim(path)
+    dq = np.where(noisy, np.int16(DQ.NOISY), np.int16(0))
+    if (
+        cards["PRIORDOF"][0] == 0
+    ):  # No two frames that differ: this is no measurement of the noise of a pixel.
+        dq |= np.int16(DQ.UNRELIABLE_FIT)
     median = float(np.median(read))
     write_product(
         path,
@@ -314,7 +328,7 @@ def _write_noise(config, record, name, cards, variance, scatter, dof, noisy, inp
         unit="adu",
         cards={**cards, "RNMEDIAN": (median, "[adu] median read noise")},
         uncert=error,
-        dq=np.where(noisy, np.int16(DQ.NOISY), np.int16(0)),
+        dq=dq,
         inputs=inputs,
         extra=[("SCATTER", scatter.astype(np.float32), "adu")],
     )

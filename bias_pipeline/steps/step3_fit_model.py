@@ -7,6 +7,7 @@ from utils.domain import bias_model
 from utils.domain.bias_fit import combined_quality, open_masters
 from utils.domain.frame_groups import dates_of_masters
 from utils.fits_io.atomic import write_json
+from utils.fits_io.naming import counted, label
 from utils.fits_io.products import DQ, header_from_inputs, write_product
 from utils.kernels import linear_fit
 
@@ -71,10 +72,12 @@ def run(config, context):
         record.add_product(folder / bias_model.SUMMARY, "BIAS_MODEL")
         _report(record, summary, masters)
         reduced = summary["chi2_red_mean"]
-        step.summary = (
-            f"a + b T over {len(masters.paths)} masters, {summary['t_min']:.1f} to {summary['t_max']:.1f} degC"
-            + ("" if reduced is None else f", reduced chi2 {reduced:.2f}")
-        )
+        over = f"{counted(len(masters.paths), 'master')}, {label(summary['t_min'], 1)}"
+        if fit["fixed"]:
+            step.summary = f"a without b T over {over} degC"
+        else:
+            step.summary = f"a + b T over {over} to {label(summary['t_max'], 1)} degC"
+            step.summary += "" if reduced is None else f", reduced chi2 {reduced:.2f}"
 
 
 def recorded_masters(record):

@@ -41,14 +41,15 @@ def run(config, context):
         if outside:
             shown = ", ".join(label(t, 1) for t in outside)
             record.warn(
-                f"{shown} degC lie outside the fitted range {model.t_min:.1f} to {model.t_max:.1f} degC: extrapolated"
+                f"{shown} degC outside the fitted range {label(model.t_min, 1)} to {label(model.t_max, 1)} degC:"
+                " extrapolated"
             )
         for temperature, name in zip(wanted, names, strict=True):
             path = config.output_dir / SYNTHETIC / f"{name}.fits"
             record.claim(path)
             write_synthetic(path, model, temperature, maps)
             record.add_product(path, "SYNTHETIC_BIAS", temperature=temperature)
-        step.summary = f"{len(wanted)} synthetic biases"
+        step.summary = f"{len(wanted)} synthetic bias{'' if len(wanted) == 1 else 'es'}"
 
 
 def write_synthetic(path, model, temperature, maps):
@@ -83,10 +84,9 @@ def write_synthetic(path, model, temperature, maps):
 
 def _temperatures(config, model, summary):
     """Temperatures wanted [degC], coldest first; those of the masters as their labels tell them."""
-    if config.temps is not None:
-        wanted = list(config.temps)
-    else:
-        wanted = [float(label(t, 1)) for t in summary["temperatures"]]
+    wanted = (
+        [float(label(t, 1)) for t in summary["temperatures"]] if config.temps is None else [*config.temps]
+    )
     if config.generate_set:
         first, last = math.ceil(model.t_min / GRID_STEP), math.floor(model.t_max / GRID_STEP)
         wanted += [GRID_STEP * k for k in range(first, last + 1)]

@@ -10,7 +10,7 @@ from utils.domain.bias_model import EQUATION, unusable
 from utils.domain.pixel_mask import read_pixel_mask
 from utils.errors import InputError
 from utils.fits_io.atomic import write_bytes, write_csv
-from utils.fits_io.naming import label, unique_names
+from utils.fits_io.naming import counted, label, unique_names
 from utils.fits_io.product_reader import view_planes
 from utils.fits_io.products import DQ, write_product
 from utils.kernels import evaluation, linear_fit
@@ -50,11 +50,12 @@ def run(config, context):
         _write_maps(config, record, masters, model, maps)
         if config.shared.plots != "none":
             _draw_summary(record, folder, rows)
-        step.summary = f"{len(rows)} temperatures, RMSE {_mean(rows, 'rmse'):.3g} ADU in-sample" + (
-            f", {_mean(rows, 'left_out_rmse'):.3g} ADU left out"
-            if math.isfinite(_mean(rows, "left_out_rmse"))
-            else ""
-        )
+        step.summary = counted(len(rows), "temperature")
+        if _can_be_judged(rows):
+            inside, left_out = _mean(rows, "rmse"), _mean(rows, "left_out_rmse")
+            step.summary += f", RMSE {inside:.3g} ADU in-sample, {left_out:.3g} ADU left out"
+        else:
+            step.summary += ": too few to judge the model, which passes through them"
 
 
 def _check_pair(model, path, masters):
@@ -107,7 +108,8 @@ def _table(masters, model, ignored):
 def _report(record, rows):
     """Numbers and the verdict on extrapolation."""
     section = "evaluation"
-    for name, unit in (("mae", "adu"), ("rmse", "adu"), ("mean_error", "adu"), ("chi2_red", "")):
+    shown = ("mae", "adu"), ("rmse", "adu"), ("mean_error", "adu"), ("chi2_red", "")
+    for name, unit in shown if _can_be_judged(rows) else ():
         record.value(f"{name}, in-sample", _mean(rows, name), unit, section=section)
         record.value(f"{name}, temperature left out", _mean(rows, f"left_out_{name}"), unit, section=section)
     ends = [row for row in rows if row["left_out_is"] == "extrapolation"]
@@ -118,6 +120,10 @@ def _report(record, rows):
     else:
         verdict = "not trusted: an end temperature is missed by more than its error when left out"
     record.value("extrapolation beyond the fitted range", verdict, section=section)
+
+
+def _can_be_judged(rows):
+    return math.isfinite(_mean(rows, "left_out_rmse"))
 
 
 def _mean(rows, name):

@@ -86,18 +86,19 @@ class PooledNoise:
     def finish(self, fallback):
         """Moderate the pooled variances.
 
-        fallback : noise [ADU] where no group holds two frames.
+        fallback : noise [ADU] where no group holds two frames that differ.
         Returns sigma (ny, nx) [ADU] at the reference noise, moderated; scatter (ny, nx), the pixel's own; dof (ny, nx);
         noisy (ny, nx) bool; prior [ADU] and prior_dof of the sensor.
         """
         dof = self._dof
         with np.errstate(divide="ignore", invalid="ignore"):
             variance = self._squares / dof
-        if not (dof > 0).any():
+        # Frames without any scatter (one frame repeated) tell no more of the noise than single frames do.
+        if not (variance > 0).any():
             sigma = np.full(dof.shape, fallback, np.float32)
             return (
                 sigma,
-                np.full(dof.shape, np.nan, np.float32),
+                np.sqrt(variance),
                 dof,
                 np.zeros(dof.shape, bool),
                 fallback,

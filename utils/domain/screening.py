@@ -49,7 +49,8 @@ class ScreenedGroup:
 class Screening:
     """All groups after the screen.
 
-    rejected : list of (path, reason).  adu_scale : stored units per product ADU.  lsb : converter step [product ADU].
+    rejected : list of (path, reason).  notes : list of str, what the user should know.
+    adu_scale : stored units per product ADU.  lsb : converter step [product ADU].
     saturation : [product ADU].  zero : `utils.kernels.zero_level.ZeroLevel`.
     """
 
@@ -84,13 +85,8 @@ def screen_groups(groups, *, adu_scale=None, saturation=None, jobs=1, session_ga
     result = Screening([], scale, factor / scale, full, zero)
     refit = False
     for group, sample, session in zip(groups, samples, sessions, strict=True):
-        expected = zero.slope * (group.temperatures - group.temperature)
-        found = screen.judge_levels(
-            sample.level, sample.uneven, sample.within, sample.tile_pixels, expected, session, limits
-        )
-        found |= screen.judge_rows(sample.zero, sample.frozen, limits)
-        for index in np.flatnonzero(sample.saturated > limits.saturated_fraction):
-            found[int(index)] = ("SATURATED", f"{sample.saturated[index]:.1%} of the sampled pixels")
+        found, notes = _judge(group, sample, session, zero, limits)
+        result.notes += notes
         for index, (code, detail) in sorted(found.items()):
             result.rejected.append((group.entries[index]["original_path"], f"{code}: {detail}"))
         keep = [i for i in range(len(group)) if i not in found]
@@ -123,6 +119,35 @@ def screen_groups(groups, *, adu_scale=None, saturation=None, jobs=1, session_ga
     for group in result.groups:
         _set_offsets(group, result.zero)
     return result
+
+
+def _judge(group, sample, session, zero, limits):
+    """Frames of one group to leave out, {index: (code, detail)}, and what else is worth a word."""
+    found, zeros = screen.judge_rows(sample.zero, sample.frozen, limits)
+    exposures = [entry["exposure"] or 0.0 for entry in group.entries]
+    found |= screen.judge_temperatures(group.temperatures, group.times, exposures, limits)
+    for index in np.flatnonzero(sample.saturated > limits.saturated_fraction):
+        found[int(index)] = ("SATURATED", f"{sample.saturated[index]:.1%} of the sampled pixels")
+    for index in np.flatnonzero(~np.isfinite(sample.level)):
+        found[int(index)] = ("NO_DATA", "no finite sample")
+    # A frame that is out already must not speak for the level of the others.
+    level = sample.level.copy()
+    level[list(found)] = np.nan
+    expected = zero.slope * (group.temperatures - group.temperature)
+    jumped, tolerated = screen.judge_levels(
+        level, sample.uneven, sample.within, sample.tile_pixels, expected, session, limits
+    )
+    notes = []
+    if zeros:
+        notes.append(
+            f"{zeros} frames at {group.temperature:.1f} degC hold blocks of zeros: is the bias level near 0?"
+        )
+    if tolerated:
+        notes.append(
+            f"{tolerated} of {len(group)} frames at {group.temperature:.1f} degC are off the level of the others: too many"
+            " to be faults of single frames, kept"
+        )
+    return found | jumped, notes
 
 
 def converter_maximum(groups, scale):

@@ -30,6 +30,11 @@ def exposure_folder(exposure):
     return f"exp_{exposure_label(exposure, point='p')}"
 
 
+def counted(number, noun):
+    """Write a number with its noun: '1 frame', '2 frames'."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
 def unique_names(names):
     """Add '_2', '_3' ... where a name comes again, so that no two are the same.
 

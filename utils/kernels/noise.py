@@ -180,7 +180,7 @@ def moderate_variance(variance, dof, prior, prior_dof, outlier_sigma=5.0):
         spread = np.sqrt(2.0 / (9.0 * n) + 2.0 / (9.0 * prior_dof))
         limit = np.where(n > 0, prior * (1.0 - 2.0 / (9.0 * n) + outlier_sigma * spread) ** 3, np.inf)
     known = np.isfinite(variance) & (dof > 0)
-    weight = (n / (n + prior_dof)).astype(np.float32)[dof]
+    weight = (n / np.maximum(n + prior_dof, 1e-30)).astype(np.float32)[dof]
     with np.errstate(invalid="ignore"):
         noisy = known & (variance > limit.astype(np.float32)[dof])
         moderated = prior + weight * (variance - np.float32(prior))
@@ -217,8 +217,9 @@ def read_noise(variance, dof, lsb):
     pieces = [np.array_split(a.reshape(-1), max(1, a.size >> 15)) for a in (variance, dof, read, error)]
     for v, n, r, e in zip(*pieces, strict=True):
         n = np.maximum(n, np.float32(1.0))
-        np.sqrt(np.maximum(v - step, np.float32(0.0)), out=r)
+        least = np.maximum(v, step)
+        np.sqrt(least - step, out=r)
         # d RN = d(variance) / 2 RN, and d(variance) = variance sqrt(2 / n); sqrt(variance) stands in for RN = 0.
-        e[:] = v * np.sqrt(0.5 / n) / np.where(r > 0, r, np.sqrt(v))
+        e[:] = least * np.sqrt(0.5 / n) / np.where(r > 0, r, np.sqrt(least))
         r /= scatter_bias(n)
     return read, error
