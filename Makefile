@@ -1,9 +1,9 @@
-# make demo | test | lint | format | clean.  Needs python3 (3.11 or newer) with venv; installs the rest into .venv, once.
+# make demo | test | lint | format | bench | validate | clean.  Needs python3 (3.11 or newer) with venv; installs the rest into .venv, once.
 PYTHON ?= python3
 PY := .venv/bin/python
 DEMO := demo
 
-.PHONY: demo test lint format clean
+.PHONY: demo test lint format bench validate clean
 .DELETE_ON_ERROR:
 
 # A simulated campaign of raw camera files becomes FITS, an index, a bias model and a report.
@@ -22,6 +22,14 @@ lint: .venv/dev.stamp
 format: .venv/dev.stamp
 	$(PY) -m ruff check --fix .
 	$(PY) -m ruff format .
+
+# Speed and memory against other software: BENCH="combine engine" chooses sections, BENCH=--quick takes a look only.
+bench: .venv/dev.stamp
+	$(PY) -m benchmarks.run $(BENCH)
+
+# Accuracy and quoted errors on simulated cameras: the figures and tables of docs/validation.md.
+validate: .venv/dev.stamp
+	$(PY) -m benchmarks.validate_bias
 
 clean:
 	rm -rf $(DEMO) .pytest_cache .ruff_cache .hypothesis

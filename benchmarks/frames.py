@@ -1,0 +1,97 @@
+"""Frames of the simulated sensor for the measurements.
+
+python -m benchmarks.frames bias FOLDER SIDE T1=N1 T2=N2 ...   T<t>/bias_00001.fits, 16-bit samples
+python -m benchmarks.frames raw FOLDER SIDE N                  T0/attempt1 as raw_to_fits takes it
+python -m benchmarks.frames headers FOLDER N                   many small files with headers of usual length
+"""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from utils.fits_io.fits_cards import card
+from utils.kernels.sensor import Sensor, SensorSpec
+
+START = 1.7e9
+DISTINCT = 40
+"""Frames simulated at one temperature; further ones repeat them under their own names."""
+
+
+def fits_header(shape, cards):
+    """Header block of a uint16 frame."""
+    ny, nx = shape
+    fixed = {
+        "SIMPLE": True,
+        "BITPIX": 16,
+        "NAXIS": 2,
+        "NAXIS1": nx,
+        "NAXIS2": ny,
+        "BZERO": 32768,
+        "BSCALE": 1,
+    }
+    text = "".join(card(key, value) for key, value in {**fixed, **cards}.items()) + "END".ljust(80)
+    return text.ljust(-(-len(text) // 2880) * 2880).encode("ascii")
+
+
+def write_frame(path, samples, cards):
+    """Write uint16 samples as FITS with BZERO."""
+    data = (samples ^ np.uint16(0x8000)).astype(">u2").tobytes()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(fits_header(samples.shape, cards) + data + b"\0" * (-len(data) % 2880))
+
+
+def bias_cards(temperature, time):
+    """Cards of a bias frame."""
+    return {
+        "IMAGETYP": "Bias Frame",
+        "CCD-TEMP": round(temperature, 3),
+        "EXPTIME": 1e-5,
+        "INSTRUME": "SIM",
+        "GAIN": 100,
+        "TIMESTMP": time,
+    }
+
+
+def simulate(shape, temperatures_and_counts, seed=1):
+    """Yield (temperature, number, samples) of bias frames, at most ``DISTINCT`` different ones a temperature."""
+    sensor = Sensor(SensorSpec.preset("16", shape=shape, seed=seed))
+    rng = np.random.default_rng(seed)
+    for temperature, count in temperatures_and_counts:
+        distinct = []
+        for number in range(count):
+            if number < DISTINCT:
+                distinct.append(sensor.frame("bias", temperature, 1e-5, rng))
+            yield temperature, number, distinct[number % DISTINCT]
+
+
+def bias(folder, side, *groups):
+    wanted = [(float(t), int(n)) for t, n in (group.split("=") for group in groups)]
+    for index, (temperature, number, samples) in enumerate(simulate((int(side), int(side)), wanted)):
+        path = Path(folder) / f"T{temperature:g}" / f"bias_{number + 1:05d}.fits"
+        write_frame(path, samples, bias_cards(temperature, START + index))
+
+
+def raw(folder, side, count):
+    attempt = Path(folder) / "T0" / "attempt1"
+    frames = attempt / "frames"
+    frames.mkdir(parents=True)
+    lines = ["FrameNum,TimeStamp,ExpTime,RealExpTime,ExpGain,Temperature,InitialTemp"]
+    for _, number, samples in simulate((int(side), int(side)), [(0.0, int(count))]):
+        samples.astype("<u2").tofile(frames / f"f{number:04d}.raw")
+        lines.append(f"{number},{START + number},10,10,100,0.0,0.0")
+    (attempt / "temperatureLog.csv").write_text("\n".join(lines) + "\n")
+    (attempt / "configFile.txt").write_text(f"WIDTH={side}\nHEIGHT={side}\nBIT_DEPTH=16\n")
+
+
+def headers(folder, count):
+    """Files of 40 cards and 8 x 8 samples, 100 a folder."""
+    more = {f"KEY{i:05d}": (f"text {i}", i, i / 7, True)[i % 4] for i in range(26)}
+    samples = np.arange(64, dtype=np.uint16).reshape(8, 8)
+    for i in range(int(count)):
+        cards = {**bias_cards(-10 + 0.001 * i, START + i), **more}
+        write_frame(Path(folder) / f"{i // 100:03d}" / f"bias_{i:05d}.fits", samples, cards)
+
+
+if __name__ == "__main__":
+    {"bias": bias, "raw": raw, "headers": headers}[sys.argv[1]](*sys.argv[2:])

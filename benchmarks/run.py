@@ -1,0 +1,67 @@
+"""Measure speed and memory, and print one table a section.
+
+python -m benchmarks.run                       all sections, results to benchmarks/results/<date>.md
+python -m benchmarks.run combine engine        some of them
+python -m benchmarks.run --quick               small frames and few repeats: a look, not a result
+"""
+
+import argparse
+import sys
+import tempfile
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+from benchmarks.sections import SECTIONS, Plan
+from benchmarks.table import document
+
+RESULTS = Path(__file__).resolve().parent / "results"
+
+
+def build_parser():
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.run", description=__doc__.splitlines()[0])
+    parser.add_argument("sections", nargs="*", metavar="SECTION", help=f"any of {', '.join(SECTIONS)}")
+    parser.add_argument("--side", type=int, default=2048, help="side of a square frame [pixels] (2048)")
+    parser.add_argument("--frames", type=int, default=40, help="frames that are combined (40)")
+    parser.add_argument("--repeats", type=int, default=5, help="runs that count, one more warms up (5)")
+    parser.add_argument("--quick", action="store_true", help="512 x 512, 2 repeats, nothing written")
+    parser.add_argument("--folder", type=Path, help="where the temporary frames go (1.8 GB at full size)")
+    parser.add_argument("--output", type=Path, help="markdown file (default: benchmarks/results/<date>.md)")
+    return parser
+
+
+def main(argv=None):
+    args = build_parser().parse_args(argv)
+    unknown = sorted(set(args.sections) - set(SECTIONS))
+    if unknown:
+        print(f"unknown section {', '.join(unknown)}, expected {', '.join(SECTIONS)}", file=sys.stderr)
+        return 2
+    side, repeats = (512, 2) if args.quick else (args.side, args.repeats)
+    started = time.perf_counter()
+    found, failed = [], []
+    with tempfile.TemporaryDirectory(prefix="calibration-bench-", dir=args.folder) as folder:
+        plan = Plan(Path(folder), side, args.frames, repeats, args.quick)
+        for name, measure in SECTIONS.items():
+            if args.sections and name not in args.sections:
+                continue
+            print(f"{name} ...", file=sys.stderr, flush=True)
+            try:
+                found.append(measure(plan))
+            except RuntimeError as error:
+                print(f"{name} could not be measured: {error}", file=sys.stderr)
+                failed.append(name)
+                continue
+            print(found[-1].markdown(), flush=True)
+    text = document(found, time.perf_counter() - started, failed)
+    output = args.output
+    if output is None and not args.quick and not args.sections:
+        output = RESULTS / f"{datetime.now(UTC):%Y-%m-%d}.md"
+    if output is not None:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        output.write_text(text, encoding="utf-8")
+        print(f"written: {output}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

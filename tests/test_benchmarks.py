@@ -1,0 +1,107 @@
+"""The tools of the benchmarks: tables, measured processes, frames. Nothing here is timed."""
+
+import sys
+
+import pytest
+from astropy.io import fits
+
+from benchmarks import frames, peers
+from benchmarks.run import main
+from benchmarks.sections import RULES, SECTIONS, Plan
+from benchmarks.table import Section, cell, document, megabytes
+from benchmarks.timing import alternate, answer, median_run, run_process, worker
+
+
+def test_table_is_markdown():
+    section = Section("Speed", ("what", "seconds", "ratio"), [["ours", 0.3041, 1.0], ["theirs", 12.34, None]])
+    assert section.markdown() == (
+        "### Speed\n"
+        "\n"
+        "| what   | seconds | ratio |\n"
+        "| ------ | ------: | ----: |\n"
+        "| ours   |    0.30 |  1.00 |\n"
+        "| theirs |    12.3 |       |\n"
+    )
+
+
+def test_row_of_another_length_is_refused():
+    with pytest.raises(ValueError, match="Speed: got 1 cells, expected 2"):
+        Section("Speed", ("what", "seconds"), [["ours"]]).markdown()
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (None, ""),
+        (3, "3"),
+        ("a", "a"),
+        (0.012345, "0.0123"),
+        (2.5, "2.50"),
+        (45.678, "45.7"),
+        (1234.5, "1234"),
+    ],
+)
+def test_cells(value, text):
+    assert cell(value) == text
+
+
+def test_document_names_machine_and_what_failed():
+    text = document([Section("Speed", ("what",), [["ours"]])], 12.3, ["engine"])
+    assert "- Machine: " in text
+    assert "numpy " in text
+    assert "Could not be measured: engine." in text
+    assert text.index("Measured in 12 s") < text.index("### Speed")
+
+
+def test_process_is_measured():
+    one = run_process([sys.executable, "-c", "x = bytearray(50_000_000); print('done')"])
+    other = run_process([sys.executable, "-c", "print('done')"])
+    assert one.output == "done\n"
+    # The array, whatever Python itself takes.
+    assert 40_000_000 < one.peak - other.peak < 60_000_000
+    assert median_run([one, other]).peak == one.peak
+    assert megabytes(2_600_000) == 3
+
+
+def test_failed_process_is_no_measurement():
+    with pytest.raises(RuntimeError, match=r"status 3\nwhy"):
+        run_process([sys.executable, "-c", "print('why'); raise SystemExit(3)"])
+
+
+def test_commands_run_in_turn():
+    order = []
+    commands = {name: [sys.executable, "-c", "pass"] for name in "ab"}
+    assert set(alternate(commands, 1, order.append)) == {"a", "b"}
+    assert order == ["a", "b", "a", "b"]
+
+
+def test_frames_repeat_under_their_own_names(tmp_path, monkeypatch):
+    monkeypatch.setattr(frames, "DISTINCT", 2)
+    frames.bias(tmp_path, "16", "-5=3")
+    paths = sorted((tmp_path / "T-5").glob("*.fits"))
+    assert len(paths) == 3
+    first, second, third = (fits.getdata(path) for path in paths)
+    assert (first != second).any()
+    assert (first == third).all()
+    assert fits.getheader(paths[2])["CCD-TEMP"] == -5
+    assert peers.read_all([str(path) for path in paths], 2) == sum(path.stat().st_size for path in paths)
+
+
+def test_worker_answers_and_frames_are_made_once(tmp_path):
+    plan = Plan(tmp_path, side=16)
+    folder = plan.bias_frames(groups={0: 2})
+    made = {path: path.stat().st_mtime_ns for path in folder.rglob("*.fits")}
+    assert len(made) == 2
+    assert plan.bias_frames(groups={0: 2}) == folder
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*.fits")} == made
+    found = answer(run_process(worker("in_process", "line", 16, 4, 1)))
+    assert found["seconds"] > 0
+
+
+def test_every_way_has_its_rule():
+    assert set(peers.WAYS) <= set(RULES)
+
+
+def test_unknown_section_is_refused(capsys):
+    assert main(["combine", "speed"]) == 2
+    assert f"unknown section speed, expected {', '.join(SECTIONS)}" in capsys.readouterr().err
