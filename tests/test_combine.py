@@ -3,36 +3,10 @@
 import numpy as np
 import pytest
 
+from tests.stack_frames import reference
 from utils.kernels.combine import NO_DATA, SATURATED, UNSTABLE, CombineRule, combine
 
 COUNTS = (2, 3, 4, 5, 10, 40, 130)
-
-
-def reference(stack, rule):
-    """Value, variance, count and flags of each column by the documented rule, in float64."""
-    out = [_one(np.asarray(column, np.float64), rule) for column in stack.T]
-    value, variance, n_used, flags = (np.array(part) for part in zip(*out, strict=True))
-    return value, variance, n_used, flags
-
-
-def _one(x, rule):
-    x = x[np.isfinite(x)]
-    n = x.size
-    if n == 0:
-        return np.nan, np.nan, 0, NO_DATA
-    flags = 0
-    centre = np.median(x)
-    used = np.ones(n, bool)
-    if rule.method != "mean" and n >= 3:
-        deviation = np.abs(x - centre)
-        noise = rule.floor_variance + rule.inverse_gain * max(centre - rule.zero_level, 0.0)
-        used = deviation <= rule.clip_sigma * max(1.4826 * np.median(deviation), np.sqrt(noise))
-        if n - used.sum() > max(1, n // 10):
-            used[:] = True
-            flags = UNSTABLE
-    kept = x[used]
-    variance = kept.var(ddof=1) if kept.size > 1 else np.nan
-    return (centre if rule.method == "median" else kept.mean()), variance, kept.size, flags
 
 
 def agree(stack, rule):

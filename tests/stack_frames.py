@@ -1,0 +1,57 @@
+"""What the tests of the stack engine share: the rule in plain float64, and FITS frames of any stored type."""
+
+import numpy as np
+from astropy.io import fits
+
+from utils.fits_io.header_scan import scan_header
+from utils.kernels.combine import NO_DATA, UNSTABLE
+
+
+def reference(stack, rule):
+    """Value, variance, count and flags of each column by the documented rule, in float64."""
+    out = [_one(np.asarray(column, np.float64), rule) for column in stack.T]
+    value, variance, n_used, flags = (np.array(part) for part in zip(*out, strict=True))
+    return value, variance, n_used, flags
+
+
+def _one(x, rule):
+    x = x[np.isfinite(x)]
+    n = x.size
+    if n == 0:
+        return np.nan, np.nan, 0, NO_DATA
+    flags = 0
+    centre = np.median(x)
+    used = np.ones(n, bool)
+    if rule.method != "mean" and n >= 3:
+        deviation = np.abs(x - centre)
+        noise = rule.floor_variance + rule.inverse_gain * max(centre - rule.zero_level, 0.0)
+        used = deviation <= rule.clip_sigma * max(1.4826 * np.median(deviation), np.sqrt(noise))
+        if n - used.sum() > max(1, n // 10):
+            used[:] = True
+            flags = UNSTABLE
+    kept = x[used]
+    variance = kept.var(ddof=1) if kept.size > 1 else np.nan
+    return (centre if rule.method == "median" else kept.mean()), variance, kept.size, flags
+
+
+def write_fits(path, stored, *, bzero=0.0, bscale=1.0, blank=None, compress=None):
+    """Write stored samples as they are, with the cards that give them their meaning; returns the FitsImage.
+
+    compress : None, 'gz' (by the name) or 'fz' (tile-compressed, lossless).
+    """
+    hdus = [fits.PrimaryHDU(stored)]
+    if compress == "fz":
+        kind = "RICE_1" if stored.dtype.kind in "iu" else "GZIP_2"
+        hdus = [fits.PrimaryHDU(), fits.CompImageHDU(stored, compression_type=kind, quantize_level=0.0)]
+    hdus[-1].header["BZERO"], hdus[-1].header["BSCALE"] = bzero, bscale
+    if blank is not None:
+        hdus[-1].header["BLANK"] = blank
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fits.HDUList(hdus).writeto(path, overwrite=True)
+    return scan_header(str(path))
+
+
+def write_uint16(path, samples, compress=None):
+    """Write samples 0 to 65535 as cameras do: BITPIX 16 with BZERO 32768."""
+    stored = (np.asarray(samples).astype(np.int32) - 32768).astype(np.int16)
+    return write_fits(path, stored, bzero=32768, compress=compress)
