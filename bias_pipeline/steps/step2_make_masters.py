@@ -5,19 +5,19 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from bias_pipeline import noise_maps
 from bias_pipeline.config import FEW_FRAMES
-from utils.application.log import LOGGER, progress
+from utils.application.log import progress
 from utils.domain import masters
-from utils.domain.frame_groups import date_cards
 from utils.domain.pixel_mask import read_pixel_mask
 from utils.domain.screening import screen_groups
 from utils.fits_io.atomic import write_csv
 from utils.fits_io.naming import counted, label, unique_names
-from utils.fits_io.products import DQ, header_from_inputs, write_product
+from utils.fits_io.products import DQ, write_product
 from utils.fits_io.spool import ArraySpool
-from utils.kernels import combine, noise, screen
+from utils.kernels import combine, screen
 
-MASTERS, READ_NOISE = "bias_grouped_by_temp", "read_noise"
+MASTERS = "bias_grouped_by_temp"
 FRAMES = f"{MASTERS}/frame_levels.csv"
 LEVEL_PIXELS = 1 << 20
 """Pixels from which the level of a master is measured."""
@@ -71,54 +71,44 @@ def run(config, context):
                 rejected.append(1.0 - float(result.n_used.mean(dtype=np.float64)) / count)
                 for name in ("value", "variance", "n_used", "flags"):
                     spool.put((index, name), getattr(result, name))
-            sigma, scatter, dof, noisy, prior, prior_dof = pooled.finish(set_noise.reference)
-            read = np.sqrt(np.maximum(sigma * sigma - screening.lsb**2 / 12.0, 0.0))
-            phase = noise.phase_error(read, screening.lsb).astype(np.float32)
-            common = _set_cards(config, screening, set_noise, prior_dof)
+            pixels = pooled.finish(set_noise.reference)
+            common = _set_cards(config, screening, set_noise, pixels.prior_dof)
             jitter = _frame_jitter(groups, screening.zero)
             inputs = [g.frames.inputs(masters.input_datasums(g.frames, shared.jobs)) for g in groups]
             for index, (group, name) in enumerate(zip(groups, names, strict=True)):
-                n_used, flags = spool.get((index, "n_used")), spool.get((index, "flags"))
+                value, n_used = spool.get((index, "value")), spool.get((index, "n_used"))
                 factor = set_noise.factors[index]
-                uncert = sigma * (np.float32(factor) * masters.standard_error_factor(shared.combine, n_used))
-                uncert = np.hypot(uncert, phase)
                 path = config.output_dir / MASTERS / f"master_bias_{name}C.fits"
                 record.claim(path)
                 write_product(
                     path,
-                    spool.get((index, "value")),
+                    value,
                     prodtype="MASTER_BIAS",
                     unit="adu",
                     cards={
                         **group.frames.cards(),
                         **common,
                         **_group_cards(group, screening, factor, rejected[index]),
-                        **_level_cards(spool.get((index, "value")), len(group.frames), jitter),
+                        **_level_cards(value, len(group.frames), jitter),
                     },
-                    uncert=uncert,
-                    dq=_quality(flags, noisy, hot),
+                    uncert=pixels.standard_error(n_used, factor, shared.combine, screening.lsb),
+                    dq=_quality(spool.get((index, "flags")), pixels.noisy, hot),
                     inputs=inputs[index],
                 )
                 record.add_product(
                     path, "MASTER_BIAS", temperature=group.frames.temperature, frames=len(group.frames)
                 )
                 if len(group.frames) > 1:
-                    variance = spool.get((index, "variance"))
+                    del value
                     cards = {**group.frames.cards(), **common}
-                    _write_group_noise(
-                        config,
-                        record,
-                        name,
-                        cards,
-                        variance,
-                        n_used,
-                        prior * factor,
-                        prior_dof,
-                        inputs[index],
+                    variance = spool.get((index, "variance"))
+                    noise_maps.write_group(
+                        config, record, name, cards, variance, n_used, pixels, factor, inputs[index]
                     )
         _write_frame_levels(config, record, groups, names)
-        rows = [row for group in inputs for row in group]
-        _write_pooled_noise(config, record, groups, common, sigma, scatter, dof, prior_dof, noisy, rows)
+        noise_maps.write_pooled(
+            config, record, groups, common, pixels, [row for rows in inputs for row in rows]
+        )
         frames = sum(len(group.frames) for group in groups)
         of = counted(frames, "frame")
         step.summary = f"{counted(len(groups), 'master')} of {of} ({shared.combine})"
@@ -249,88 +239,14 @@ def _write_frame_levels(config, record, groups, names):
 
 def _quality(flags, noisy, hot):
     """DQ of a master from the flags of the combination, the noise map and the hot-pixel mask."""
-    dq = np.zeros(flags.shape, np.int16)
-    dq[noisy | ((flags & combine.UNSTABLE) != 0)] |= DQ.NOISY
-    dq[(flags & combine.SATURATED) != 0] |= DQ.SATURATED | DQ.DO_NOT_USE
-    dq[(flags & combine.NO_DATA) != 0] |= DQ.NO_DATA
+    # What each combination of the kernel's flags means, looked up by the flags themselves.
+    meaning = np.zeros(256, np.int16)
+    codes = np.arange(256)
+    meaning[(codes & combine.UNSTABLE) != 0] |= DQ.NOISY
+    meaning[(codes & combine.SATURATED) != 0] |= DQ.SATURATED | DQ.DO_NOT_USE
+    meaning[(codes & combine.NO_DATA) != 0] |= DQ.NO_DATA
+    dq = meaning[flags]
+    dq[noisy] |= DQ.NOISY
     if hot is not None:
         dq[hot] |= DQ.HOT
     return dq
-
-
-def _write_group_noise(config, record, name, cards, variance, n_used, prior, prior_dof, inputs):
-    """Write read_noise_{T}C.fits: the scatter of one group, moderated by the sensor's."""
-    dof = n_used.astype(np.float32) - 1.0
-    moderated, noisy = noise.moderate_variance(
-        variance, dof, np.float32(prior * prior), np.float32(prior_dof)
-    )
-    _write_noise(
-        config,
-        record,
-        f"read_noise_{name}C.fits",
-        cards,
-        moderated,
-        np.sqrt(variance),
-        dof + (~noisy) * np.float32(prior_dof),
-        noisy,
-        inputs,
-        temperature=cards["TEMP"][0],
-    )
-
-
-def _write_pooled_noise(config, record, groups, common, sigma, scatter, dof, prior_dof, noisy, inputs):
-    """Write read_noise.fits: the scatter pooled over all groups."""
-    images = [image for group in groups for image in group.frames.images]
-    temperatures = np.concatenate([group.frames.temperatures for group in groups])
-    cards = {
-        **header_from_inputs(images),
-        "NCOMBINE": (len(images), "frames behind the noise"),
-        "CALTYPE": ("BIAS", "kind of the frames"),
-        "TEMP": (float(temperatures.mean()), "[degC] mean temperature of the frames"),
-        "TEMPSTD": (float(temperatures.std()), "[degC] scatter"),
-        "TEMPMIN": (float(temperatures.min()), "[degC] lowest"),
-        "TEMPMAX": (float(temperatures.max()), "[degC] highest"),
-        "EXPTIME": (groups[0].frames.exposure, "[s] exposure time"),
-        **date_cards(np.concatenate([group.frames.times for group in groups])),
-        **common,
-    }
-    total = dof + (~noisy) * np.float32(prior_dof)
-    name = "read_noise.fits"
-    median = _write_noise(config, record, name, cards, sigma * sigma, scatter, total, noisy, inputs)
-    if prior_dof == 0:
-        name = "scatter of neighbouring pixels: noise and fixed pattern together"
-        record.value(name, median, "adu", section="camera")
-        return
-    record.value("read noise (median pixel)", median, "adu", section="camera")
-    egain = common["EGAIN"][0]
-    if egain:
-        record.value("read noise (median pixel)", median * egain, "e-", section="camera")
-    else:
-        LOGGER.info("gain [e-/ADU] unknown (no EGAIN, no --gain): noise in ADU only")
-    record.value("noisy pixels", int(noisy.sum()), "pixels", section="camera")
-
-
-def _write_noise(config, record, name, cards, variance, scatter, dof, noisy, inputs, **facts):
-    """Write one read-noise map with its error and the pixel's own scatter; returns its median [ADU]."""
-    read, error = noise.read_noise(variance, dof, float(cards["LSB"][0]))
-    path = config.output_dir / READ_NOISE / name
-    record.claim(path)
-    dq = np.where(noisy, np.int16(DQ.NOISY), np.int16(0))
-    if (
-        cards["PRIORDOF"][0] == 0
-    ):  # No two frames that differ: this is no measurement of the noise of a pixel.
-        dq |= np.int16(DQ.UNRELIABLE_FIT)
-    median = float(np.median(read))
-    write_product(
-        path,
-        read,
-        prodtype="READ_NOISE",
-        unit="adu",
-        cards={**cards, "RNMEDIAN": (median, "[adu] median read noise")},
-        uncert=error,
-        dq=dq,
-        inputs=inputs,
-        extra=[("SCATTER", scatter.astype(np.float32), "adu")],
-    )
-    record.add_product(path, "READ_NOISE", median=median, **facts)
-    return median

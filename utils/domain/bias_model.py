@@ -9,6 +9,7 @@ import numpy as np
 from utils.errors import InputError
 from utils.fits_io.product_reader import read_product
 from utils.fits_io.products import DQ
+from utils.kernels.pieces import in_pieces
 
 A_MAP, B_MAP, COVARIANCE, SUMMARY = (
     "bias_a_map.fits",

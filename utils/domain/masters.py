@@ -10,6 +10,7 @@ from utils.fits_io.frame_sample import file_datasums
 from utils.fits_io.frame_stack import FrameStack, StackResult
 from utils.kernels import noise
 from utils.kernels.combine import CombineRule
+from utils.kernels.pieces import in_pieces
 
 
 @dataclass(frozen=True)
@@ -52,18 +53,62 @@ def combine_group(group: ScreenedGroup, screening: Screening, sigma, options: Co
     return result
 
 
-def standard_error_factor(method, n_used):
-    """Standard error of the combined value over sigma / sqrt(n), per pixel: 1 for a mean, exact for a median.
+@dataclass(eq=False)
+class PixelNoise:
+    """Noise of every pixel, each map (ny, nx).
 
-    n_used : (ny, nx) samples used.  Returns float32 of the same shape, sigma multiplied by it is the 1-sigma error;
-    NaN where nothing was used.
+    variance : of one sample, moderated, at the reference noise [ADU^2].  own : the pixel's own scatter, NaN where no
+    group holds two samples [ADU^2].  dof : degrees of freedom of own.  noisy : bool, beyond the sensor's distribution.
+    prior [ADU], prior_dof : noise of the sensor and its weight.
     """
-    largest = int(n_used.max(initial=0))
-    table = np.full(largest + 1, np.nan)
-    for n in np.flatnonzero(np.bincount(n_used.ravel(), minlength=largest + 1)):
-        if n:
-            table[n] = (noise.median_factor(int(n)) if method == "median" else 1.0) / math.sqrt(n)
-    return table.astype(np.float32)[n_used]
+
+    variance: np.ndarray
+    own: np.ndarray
+    dof: np.ndarray
+    noisy: np.ndarray
+    prior: float
+    prior_dof: float
+
+    def standard_error(self, n_used, factor, method, lsb):
+        """Error of a combined value, 1 sigma (ny, nx) float32 [ADU].
+
+        n_used : samples used.  factor : noise of the group over the reference.  method : of the combination; a median
+        is less certain than a mean, by the exact factor of its n.  lsb : converter step [ADU], whose phase error
+        averaging does not remove.  NaN where nothing was used.
+        """
+        error = np.empty_like(self.variance)
+        table = np.full(1, np.nan, np.float32)
+        for target, variance, n in in_pieces(error, self.variance, n_used):
+            if n.max() >= table.size:
+                table = _error_table(table, int(n.max()))
+            if method == "median":
+                _fill_medians(table, n)
+            np.sqrt(variance, out=target)
+            target *= table[n] * np.float32(factor)
+            read = np.maximum(variance - np.float32(lsb * lsb / 12.0), np.float32(0.0))
+            if read.min() < lsb * lsb:
+                phase = noise.phase_error(np.sqrt(read), lsb)
+                np.hypot(target, phase, out=target, casting="same_kind")
+        return error
+
+    def total_dof(self):
+        """Degrees of freedom behind the moderated variance (ny, nx) float32; a noisy pixel has its own only."""
+        return self.dof + np.where(self.noisy, np.float32(0.0), np.float32(self.prior_dof))
+
+
+def _error_table(table, largest):
+    """Extend the table of 1 / sqrt(n) to n = largest; entry 0 is NaN."""
+    with np.errstate(divide="ignore"):
+        longer = (1.0 / np.sqrt(np.arange(largest + 1.0))).astype(np.float32)
+    longer[: table.size] = table
+    return longer
+
+
+def _fill_medians(table, n_used):
+    """Give the entries of the n that occur the factor of a median; entries already done are left."""
+    for n in np.unique(n_used):
+        if n > 2 and table[n] == np.float32(1.0 / math.sqrt(n)):
+            table[n] = noise.median_factor(int(n)) / math.sqrt(n)
 
 
 class PooledNoise:
@@ -78,39 +123,33 @@ class PooledNoise:
 
     def add(self, result: StackResult, factor):
         """Add one group; factor : its noise over the reference noise."""
-        dof = result.n_used.astype(np.float32) - 1.0
-        good = np.isfinite(result.variance) & (dof > 0)
-        self._squares += np.where(good, result.variance * (dof / np.float32(factor * factor)), 0.0)
-        self._dof += np.where(good, dof, 0.0)
+        scale = np.float32(1.0 / (factor * factor))
+        for squares, dof, variance, n_used in in_pieces(
+            self._squares, self._dof, result.variance, result.n_used
+        ):
+            free = n_used.astype(np.float32) - np.float32(1.0)
+            free[~(np.isfinite(variance) & (free > 0))] = 0.0
+            squares += np.where(free > 0, variance, np.float32(0.0)) * free * scale
+            dof += free
 
     def finish(self, fallback):
-        """Moderate the pooled variances.
+        """Moderate the pooled variances; fallback : noise [ADU] where no group holds two frames that differ.
 
-        fallback : noise [ADU] where no group holds two frames that differ.
-        Returns sigma (ny, nx) [ADU] at the reference noise, moderated; scatter (ny, nx), the pixel's own; dof (ny, nx);
-        noisy (ny, nx) bool; prior [ADU] and prior_dof of the sensor.
+        Returns a `PixelNoise`; the maps of this object become its own.
         """
-        dof = self._dof
+        own, dof = self._squares, self._dof
         with np.errstate(divide="ignore", invalid="ignore"):
-            variance = self._squares / dof
+            own /= dof
         # Frames without any scatter (one frame repeated) tell no more of the noise than single frames do.
-        if not (variance > 0).any():
-            sigma = np.full(dof.shape, fallback, np.float32)
-            return (
-                sigma,
-                np.sqrt(variance),
-                dof,
-                np.zeros(dof.shape, bool),
-                fallback,
-                0.0,
-            )
-        thin = (
-            slice(None, None, max(1, dof.shape[0] // 512)),
-            slice(None, None, max(1, dof.shape[1] // 512)),
-        )
-        prior, prior_dof = noise.variance_prior(variance[thin], dof[thin])
-        moderated, noisy = noise.moderate_variance(variance, dof, np.float32(prior), np.float32(prior_dof))
-        return np.sqrt(moderated), np.sqrt(variance), dof, noisy, math.sqrt(prior), prior_dof
+        if not np.nanmax(own, initial=0.0) > 0:
+            variance = np.full(own.shape, fallback * fallback, np.float32)
+            return PixelNoise(variance, own, dof, np.zeros(own.shape, bool), fallback, 0.0)
+        thin = tuple(slice(None, None, max(1, size // 512)) for size in own.shape)
+        prior, prior_dof = noise.variance_prior(own[thin], dof[thin])
+        variance, noisy = np.empty_like(own), np.empty(own.shape, bool)
+        for target, flag, scatter, n in in_pieces(variance, noisy, own, dof):
+            target[:], flag[:] = noise.moderate_variance(scatter, n, prior, prior_dof)
+        return PixelNoise(variance, own, dof, noisy, math.sqrt(prior), prior_dof)
 
 
 def input_datasums(group, jobs):

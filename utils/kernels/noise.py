@@ -9,6 +9,8 @@ from math import erf, exp, lgamma, log, pi, sqrt
 import numpy as np
 from scipy import special
 
+from utils.kernels.pieces import in_pieces
+
 ROBUST_DOF = 1e6
 """Degrees of freedom that stand for "the prior is certain" (all pixels share one noise)."""
 
@@ -213,9 +215,7 @@ def read_noise(variance, dof, lsb):
     """
     read, error = np.empty_like(variance), np.empty_like(variance)
     step = np.float32(lsb * lsb / 12.0)
-    # In pieces that stay in cache; whole maps of temporaries cost several times as much.
-    pieces = [np.array_split(a.reshape(-1), max(1, a.size >> 15)) for a in (variance, dof, read, error)]
-    for v, n, r, e in zip(*pieces, strict=True):
+    for v, n, r, e in in_pieces(variance, dof, read, error):
         n = np.maximum(n, np.float32(1.0))
         least = np.maximum(v, step)
         np.sqrt(least - step, out=r)

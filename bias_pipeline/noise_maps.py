@@ -1,0 +1,96 @@
+"""Read-noise maps of the bias pipeline: pooled over all temperatures, and of each."""
+
+import numpy as np
+
+from utils.application.log import LOGGER
+from utils.domain.frame_groups import date_cards
+from utils.fits_io.products import DQ, header_from_inputs, write_product
+from utils.kernels import noise
+from utils.kernels.pieces import in_pieces
+
+READ_NOISE = "read_noise"
+
+
+def write_group(config, record, name, cards, variance, n_used, pixels, factor, inputs):
+    """Write read_noise_{T}C.fits: the scatter of one group, moderated by the sensor's.
+
+    variance, n_used : of the group's samples.  pixels : `utils.domain.masters.PixelNoise` of the set.
+    factor : noise of the group over the reference.  inputs : rows of the INPUTS table.
+    """
+    dof = n_used.astype(np.float32) - np.float32(1.0)
+    prior = (pixels.prior * factor) ** 2
+    moderated, noisy = np.empty_like(variance), np.empty(variance.shape, bool)
+    for target, flag, own, n in in_pieces(moderated, noisy, variance, dof):
+        target[:], flag[:] = noise.moderate_variance(own, n, prior, pixels.prior_dof)
+        n += np.where(flag, np.float32(0.0), np.float32(pixels.prior_dof))
+    _write(
+        config,
+        record,
+        f"read_noise_{name}C.fits",
+        cards,
+        moderated,
+        np.sqrt(variance, out=variance),
+        dof,
+        noisy,
+        inputs,
+        temperature=cards["TEMP"][0],
+    )
+
+
+def write_pooled(config, record, groups, common, pixels, inputs):
+    """Write read_noise.fits: the scatter pooled over all groups; ``pixels.own`` is used up."""
+    images = [image for group in groups for image in group.frames.images]
+    temperatures = np.concatenate([group.frames.temperatures for group in groups])
+    cards = {
+        **header_from_inputs(images),
+        "NCOMBINE": (len(images), "frames behind the noise"),
+        "CALTYPE": ("BIAS", "kind of the frames"),
+        "TEMP": (float(temperatures.mean()), "[degC] mean temperature of the frames"),
+        "TEMPSTD": (float(temperatures.std()), "[degC] scatter"),
+        "TEMPMIN": (float(temperatures.min()), "[degC] lowest"),
+        "TEMPMAX": (float(temperatures.max()), "[degC] highest"),
+        "EXPTIME": (groups[0].frames.exposure, "[s] exposure time"),
+        **date_cards(np.concatenate([group.frames.times for group in groups])),
+        **common,
+    }
+    name = "read_noise.fits"
+    scatter = np.sqrt(pixels.own, out=pixels.own)
+    median = _write(
+        config, record, name, cards, pixels.variance, scatter, pixels.total_dof(), pixels.noisy, inputs
+    )
+    if pixels.prior_dof == 0:
+        name = "scatter of neighbouring pixels: noise and fixed pattern together"
+        record.value(name, median, "adu", section="camera")
+        return
+    record.value("read noise (median pixel)", median, "adu", section="camera")
+    egain = common["EGAIN"][0]
+    if egain:
+        record.value("read noise (median pixel)", median * egain, "e-", section="camera")
+    else:
+        LOGGER.info("gain [e-/ADU] unknown (no EGAIN, no --gain): noise in ADU only")
+    record.value("noisy pixels", int(pixels.noisy.sum()), "pixels", section="camera")
+
+
+def _write(config, record, name, cards, variance, scatter, dof, noisy, inputs, **facts):
+    """Write one read-noise map with its error and the pixel's own scatter; returns its median [ADU]."""
+    read, error = noise.read_noise(variance, dof, float(cards["LSB"][0]))
+    path = config.output_dir / READ_NOISE / name
+    record.claim(path)
+    dq = noisy * np.int16(DQ.NOISY)
+    if cards["PRIORDOF"][0] == 0:
+        # No two frames that differ: this is no measurement of the noise of a pixel.
+        dq |= np.int16(DQ.UNRELIABLE_FIT)
+    median = float(np.median(read))
+    write_product(
+        path,
+        read,
+        prodtype="READ_NOISE",
+        unit="adu",
+        cards={**cards, "RNMEDIAN": (median, "[adu] median read noise")},
+        uncert=error,
+        dq=dq,
+        inputs=inputs,
+        extra=[("SCATTER", scatter, "adu")],
+    )
+    record.add_product(path, "READ_NOISE", median=median, **facts)
+    return median
