@@ -85,7 +85,7 @@ def screen_groups(groups, *, adu_scale=None, saturation=None, jobs=1, session_ga
     result = Screening([], scale, factor / scale, full, zero)
     refit = False
     for group, sample, session in zip(groups, samples, sessions, strict=True):
-        found, notes = _judge(group, sample, session, zero, limits)
+        found, notes = _judge(group, sample, session, result, limits)
         result.notes += notes
         for index, (code, detail) in sorted(found.items()):
             result.rejected.append((group.entries[index]["original_path"], f"{code}: {detail}"))
@@ -121,7 +121,7 @@ def screen_groups(groups, *, adu_scale=None, saturation=None, jobs=1, session_ga
     return result
 
 
-def _judge(group, sample, session, zero, limits):
+def _judge(group, sample, session, result, limits):
     """Frames of one group to leave out, {index: (code, detail)}, and what else is worth a word."""
     found, zeros = screen.judge_rows(sample.zero, sample.frozen, limits)
     exposures = [entry["exposure"] or 0.0 for entry in group.entries]
@@ -133,9 +133,11 @@ def _judge(group, sample, session, zero, limits):
     # A frame that is out already must not speak for the level of the others.
     level = sample.level.copy()
     level[list(found)] = np.nan
-    expected = zero.slope * (group.temperatures - group.temperature)
+    expected = result.zero.slope * (group.temperatures - group.temperature)
+    # Samples that hardly ever change have no scatter, and still the noise of the converter's step.
+    sigma = max(sample.within, result.lsb / math.sqrt(12.0))
     jumped, tolerated = screen.judge_levels(
-        level, sample.uneven, sample.within, sample.tile_pixels, expected, session, limits
+        level, sample.uneven, sigma, sample.tile_pixels, expected, session, limits
     )
     notes = []
     if zeros:

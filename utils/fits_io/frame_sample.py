@@ -18,6 +18,8 @@ SAMPLE_VALUES = 2 << 20
 """Values kept of one group."""
 STRIPS, STRIP_WIDTH = 4, 16
 PIECE_BYTES = 1 << 20
+CHANCE = 0.01
+"""Rows that may be constant by chance in all frames of a group."""
 
 
 @dataclass
@@ -58,6 +60,8 @@ def sample_group(images, jobs=1, ceiling=None):
             np.zeros((n, ny), bool),
         )
 
+        alike = np.zeros((n, ny))
+
         def one(index):
             rows, strips = _read_sample(stack, index, wanted)
             image = stack.images[index]
@@ -76,7 +80,8 @@ def sample_group(images, jobs=1, ceiling=None):
             if flat.shape[1] >= STRIP_WIDTH:
                 frozen = (flat == flat[:, :1]).all(axis=1)
                 frozen[1:] |= (flat[1:] == flat[:-1]).all(axis=1)
-                result.frozen[index] = frozen & ~blank.all(axis=1)
+                result.frozen[index] = _wholly_frozen(stack, index, frozen & ~blank.all(axis=1))
+                alike[index] = (flat[:, 1:] == flat[:, :-1]).mean(axis=1)
 
         if jobs == 1:
             for index in range(n):
@@ -84,7 +89,24 @@ def sample_group(images, jobs=1, ceiling=None):
         else:
             with ThreadPoolExecutor(jobs) as pool:
                 list(pool.map(one, range(n)))
+    # A row of nx samples, of which a share p is the commonest value, is constant by chance with p^nx, and about p^2 of
+    # neighbours are alike. Where that happens to clean frames, only a frame without any other row is suspicious.
+    usual = np.median(alike, axis=0)[result.frozen.mean(axis=0) < 0.5]
+    if usual.size and n * ny * np.quantile(usual, 0.98 if n > 1 else 0.5) ** (nx / 2) > CHANCE:
+        result.frozen &= result.frozen.all(axis=1, keepdims=True)
     return result
+
+
+def _wholly_frozen(stack, index, candidates):
+    """Keep the candidate rows (ny,) bool that are constant, or equal to the row before, over their whole width."""
+    kept = np.zeros_like(candidates)
+    pair = np.empty((2, stack.shape[1]), stack.stored_type(index))
+    for row in np.flatnonzero(candidates):
+        first = max(0, row - 1)
+        part = pair[: row - first + 1]
+        stack.read_rows(index, int(first), part)
+        kept[row] = (part[-1] == part[-1, 0]).all() or (row > 0 and (part[1] == part[0]).all())
+    return kept
 
 
 def _read_sample(stack, index, wanted):
