@@ -71,7 +71,8 @@ def sample_group(images, jobs=1, ceiling=None):
                 values[rows == image.blank] = np.nan
             result.rows[index] = values
             if integers and image.bscale == 1 and float(image.bzero).is_integer():
-                stored = rows.astype(np.int64) + int(image.bzero)
+                stored = rows if image.blank is None else rows[rows != image.blank]
+                stored = stored.astype(np.int64) + int(image.bzero)
                 result.votes[index] = adu_scale.sample_bits(stored, ceiling)
             # Zero means no charge at all: the stored sample that stands for the value 0.
             blank = (strips == -image.bzero / image.bscale).all(axis=2)
@@ -92,7 +93,8 @@ def sample_group(images, jobs=1, ceiling=None):
     # A row of nx samples, of which a share p is the commonest value, is constant by chance with p^nx, and about p^2 of
     # neighbours are alike. Where that happens to clean frames, only a frame without any other row is suspicious.
     usual = np.median(alike, axis=0)[result.frozen.mean(axis=0) < 0.5]
-    if usual.size and n * ny * np.quantile(usual, 0.98 if n > 1 else 0.5) ** (nx / 2) > CHANCE:
+    alike_pairs = np.quantile(usual, 0.98 if n > 1 else 0.5) if usual.size else 1.0
+    if n * ny * alike_pairs ** (nx / 2) > CHANCE:
         result.frozen &= result.frozen.all(axis=1, keepdims=True)
     return result
 
