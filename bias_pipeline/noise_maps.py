@@ -9,6 +9,8 @@ from utils.kernels import noise
 from utils.kernels.pieces import in_pieces
 
 READ_NOISE = "read_noise"
+MEDIAN_PIXELS = 1 << 20
+"""Pixels, evenly spaced, from which a median is taken."""
 
 
 def write_group(config, record, name, cards, variance, n_used, pixels, factor, inputs):
@@ -17,24 +19,17 @@ def write_group(config, record, name, cards, variance, n_used, pixels, factor, i
     variance, n_used : of the group's samples.  pixels : `utils.domain.masters.PixelNoise` of the set.
     factor : noise of the group over the reference.  inputs : rows of the INPUTS table.
     """
-    dof = n_used.astype(np.float32) - np.float32(1.0)
     prior = (pixels.prior * factor) ** 2
-    moderated, noisy = np.empty_like(variance), np.empty(variance.shape, bool)
-    for target, flag, own, n in in_pieces(moderated, noisy, variance, dof):
-        target[:], flag[:] = noise.moderate_variance(own, n, prior, pixels.prior_dof)
-        n += np.where(flag, np.float32(0.0), np.float32(pixels.prior_dof))
-    _write(
-        config,
-        record,
-        f"read_noise_{name}C.fits",
-        cards,
-        moderated,
-        np.sqrt(variance, out=variance),
-        dof,
-        noisy,
-        inputs,
-        temperature=cards["TEMP"][0],
-    )
+    lsb = float(cards["LSB"][0])
+    read, error, noisy = np.empty_like(variance), np.empty_like(variance), np.empty(variance.shape, bool)
+    for r, e, flag, own, n in in_pieces(read, error, noisy, variance, n_used):
+        dof = n.astype(np.float32) - np.float32(1.0)
+        moderated, flag[:] = noise.moderate_variance(own, dof, prior, pixels.prior_dof)
+        dof += np.where(flag, np.float32(0.0), np.float32(pixels.prior_dof))
+        r[:], e[:] = noise.read_noise(moderated, dof, lsb)
+    scatter = np.sqrt(variance, out=variance)
+    name = f"read_noise_{name}C.fits"
+    _write(config, record, name, cards, read, error, scatter, noisy, inputs, temperature=cards["TEMP"][0])
 
 
 def write_pooled(config, record, groups, common, pixels, inputs):
@@ -54,10 +49,12 @@ def write_pooled(config, record, groups, common, pixels, inputs):
         **common,
     }
     name = "read_noise.fits"
+    read, error = np.empty_like(pixels.variance), np.empty_like(pixels.variance)
+    for r, e, variance, dof, flag in in_pieces(read, error, pixels.variance, pixels.dof, pixels.noisy):
+        total = dof + np.where(flag, np.float32(0.0), np.float32(pixels.prior_dof))
+        r[:], e[:] = noise.read_noise(variance, total, float(cards["LSB"][0]))
     scatter = np.sqrt(pixels.own, out=pixels.own)
-    median = _write(
-        config, record, name, cards, pixels.variance, scatter, pixels.total_dof(), pixels.noisy, inputs
-    )
+    median = _write(config, record, name, cards, read, error, scatter, pixels.noisy, inputs)
     if pixels.prior_dof == 0:
         name = "scatter of neighbouring pixels: noise and fixed pattern together"
         record.value(name, median, "adu", section="camera")
@@ -71,16 +68,15 @@ def write_pooled(config, record, groups, common, pixels, inputs):
     record.value("noisy pixels", int(pixels.noisy.sum()), "pixels", section="camera")
 
 
-def _write(config, record, name, cards, variance, scatter, dof, noisy, inputs, **facts):
+def _write(config, record, name, cards, read, error, scatter, noisy, inputs, **facts):
     """Write one read-noise map with its error and the pixel's own scatter; returns its median [ADU]."""
-    read, error = noise.read_noise(variance, dof, float(cards["LSB"][0]))
     path = config.output_dir / READ_NOISE / name
     record.claim(path)
     dq = noisy * np.int16(DQ.NOISY)
     if cards["PRIORDOF"][0] == 0:
         # No two frames that differ: this is no measurement of the noise of a pixel.
         dq |= np.int16(DQ.UNRELIABLE_FIT)
-    median = float(np.median(read))
+    median = float(np.median(read.ravel()[:: max(1, read.size // MEDIAN_PIXELS)]))
     write_product(
         path,
         read,

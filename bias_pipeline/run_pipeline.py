@@ -10,7 +10,14 @@ if not __package__:
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from utils.application.command import run_command
-from utils.application.options import CommandParser, SharedOptions, add_shared_options, both, parse_numbers
+from utils.application.options import (
+    CommandParser,
+    SharedOptions,
+    add_shared_options,
+    both,
+    parse_numbers,
+    positive_number,
+)
 
 MODES = {
     "full": ("select_frames", "make_masters", "fit_model", "synthesize", "evaluate", "report"),
@@ -59,7 +66,11 @@ def build_parser():
         *both("save-eval-fits"), action="store_true", help="write evaluation maps as FITS too"
     )
     parser.add_argument(
-        *both("session-gap"), type=float, default=6.0, help="pause that starts a new session [h]"
+        *both("session-gap"),
+        type=positive_number,
+        default=6.0,
+        metavar="H",
+        help="pause that starts a new session [h]",
     )
     add_shared_options(parser, output_dir=Path("bias_output"))
     return parser

@@ -98,16 +98,17 @@ class BiasModel:
 
     def evaluate(self, temperature):
         """Bias at a temperature [degC]: value (ny, nx) [ADU], 1 sigma [ADU] and dq (int16)."""
-        t = np.float32(temperature)
-        value = self.a + t * self.b
-        variance = self.var_a.copy()
-        if not self.fixed_slope:
+        t = float(temperature)
+        value, sigma = np.empty_like(self.a), np.empty_like(self.a)
+        planes = (self.a, self.b, self.var_a, self.var_b, self.cov_ab, value, sigma)
+        for a, b, var_a, var_b, cov, level, error in in_pieces(*planes):
+            np.add(a, b * np.float32(t), out=level)
             # In float64: the terms cancel far from 0 degC.
-            exact = float(temperature)
-            variance = (
-                self.var_a + (2.0 * exact) * self.cov_ab.astype(np.float64) + (exact * exact) * self.var_b
-            )
-        return value, np.sqrt(np.maximum(variance, 0.0)).astype(np.float32), self.dq
+            variance = var_a.astype(np.float64)
+            if not self.fixed_slope:
+                variance += (2.0 * t) * cov.astype(np.float64) + (t * t) * var_b
+            np.sqrt(np.maximum(variance, 0.0), out=error, casting="same_kind")
+        return value, sigma, self.dq
 
 
 def model_summary(folder):

@@ -91,10 +91,6 @@ class PixelNoise:
                 np.hypot(target, phase, out=target, casting="same_kind")
         return error
 
-    def total_dof(self):
-        """Degrees of freedom behind the moderated variance (ny, nx) float32; a noisy pixel has its own only."""
-        return self.dof + np.where(self.noisy, np.float32(0.0), np.float32(self.prior_dof))
-
 
 def _error_table(table, largest):
     """Extend the table of 1 / sqrt(n) to n = largest; entry 0 is NaN."""

@@ -15,6 +15,7 @@ import time
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from enum import IntFlag
+from functools import partial
 
 import numpy as np
 
@@ -100,7 +101,7 @@ def write_product(
     """
     if not prodtype:
         raise ValueError("prodtype is empty: a product must say what it is")
-    data = _image(data, "data")
+    data = _storable(data, "data")
     if data.ndim != 2 or data.size == 0:
         raise ValueError(f"data must be (ny, nx) and not empty, got shape {data.shape}")
     with_quality = dq is not None or data.dtype.kind == "f"
@@ -119,29 +120,40 @@ def write_product(
         bits if with_quality else "",
         "".join(text_cards("HISTORY", line) for line in history),
     ]
-    chunks = _image_hdu(None, data, "".join(head))
+    units = card("BUNIT", unit, "unit of the image")
+    # Serialised one after the other while they are written: a product in memory once is enough.
+    hdus = [partial(_image_hdu, None, data, "".join(head))]
     if uncert is not None:
-        uncert = _image(uncert, "uncert", data.shape)
         kind = card("UTYPE", "StdDevUncertainty", "1 sigma")
-        chunks += _image_hdu("UNCERT", uncert, common + card("BUNIT", unit, "unit of the image") + kind)
+        uncert = _storable(uncert, "uncert", data.shape)
+        hdus.append(partial(_image_hdu, "UNCERT", uncert, common + units + kind))
     if with_quality:
         dq, mask = _quality(data, dq)
-        chunks += _image_hdu("MASK", mask, common + text_cards("COMMENT", "0: usable, 1: not usable"))
-        chunks += _image_hdu("DQ", dq, common + bits)
+        text = text_cards("COMMENT", "0: usable, 1: not usable")
+        hdus.append(partial(_image_hdu, "MASK", mask, common + text))
+        hdus.append(partial(_image_hdu, "DQ", dq, common + bits))
     for name, array, plane_unit in extra:
-        chunks += _image_hdu(
-            name, _image(array, name), common + card("BUNIT", plane_unit, "unit of the image")
-        )
+        of_plane = common + card("BUNIT", plane_unit, "unit of the image")
+        hdus.append(partial(_image_hdu, name, _storable(array, name), of_plane))
     if inputs:
-        chunks += _inputs_hdu(inputs, common)
-    write_bytes(path, chunks)
+        hdus.append(partial(_inputs_hdu, inputs, common))
+    write_bytes(path, (chunk for hdu in hdus for chunk in hdu()))
 
 
-def _image(array, name, shape=None):
-    """Bring an array to the type it is stored in (big-endian, C order), without touching the caller's."""
+def _storable(array, name, shape=None):
+    """Check an array that becomes a plane; returns it as an array."""
     array = np.asarray(array)
     if shape is not None and array.shape != shape:
         raise ValueError(f"{name} has shape {array.shape}, expected {shape} as the data")
+    if _stored_type(array, name).kind == "f" and array.dtype.itemsize != 4:
+        # A float64 beyond the float32 range becomes infinite, which is masked.
+        with np.errstate(over="ignore"):
+            return array.astype(np.float32)
+    return array
+
+
+def _stored_type(array, name):
+    """Big-endian type in which an array is stored: float32 for all floats."""
     native = array.dtype.newbyteorder("=")
     if native.kind == "f":
         native = np.dtype(np.float32)
@@ -149,29 +161,28 @@ def _image(array, name, shape=None):
         raise TypeError(
             f"{name}: {array.dtype} is not stored in products: float, uint8, int16, int32 or bool"
         )
-    # A float64 beyond the float32 range becomes infinite, which is masked.
-    with np.errstate(over="ignore"):
-        return np.ascontiguousarray(array, _STORED[native])
+    return _STORED[native]
 
 
 def _quality(data, dq):
-    """Return DQ (big-endian int16) and MASK (uint8) that agree with each other and with the data."""
+    """Return DQ (int16) and MASK (uint8) that agree with each other and with the data."""
     if dq is None:
-        dq = np.zeros(data.shape, ">i2")
+        dq = np.zeros(data.shape, np.int16)
     else:
         dq = np.asarray(dq)
         if dq.shape != data.shape or dq.dtype.kind not in "iu":
             raise ValueError(f"dq must be integer of shape {data.shape}, got {dq.dtype} {dq.shape}")
-        dq = dq.astype(">i2")
+        dq = dq.astype(np.int16, copy=False)
     if data.dtype.kind == "f":
         finite = np.isfinite(data)
         if not finite.all():
-            dq[~finite] |= int(DQ.NO_DATA)
-    return dq, ((dq & int(MASKED)) != 0).view(np.uint8)
+            dq = np.where(finite, dq, dq | np.int16(DQ.NO_DATA))
+    return dq, ((dq & np.int16(MASKED)) != 0).view(np.uint8)
 
 
 def _image_hdu(name, data, cards):
     """Serialise one image: header bytes, data, padding."""
+    data = np.ascontiguousarray(data, _stored_type(data, name))
     bitpix = _BITPIX[data.dtype.newbyteorder("=").name]
     if name is None:
         start = card("SIMPLE", True, "conforms to the FITS standard")
