@@ -144,12 +144,26 @@ def _judge(group, sample, session, result, limits):
         notes.append(
             f"{zeros} frames at {group.temperature:.1f} degC hold blocks of zeros: is the bias level near 0?"
         )
+    notes += _level_notes(group, level - expected, session, sigma, limits)
     if tolerated:
         notes.append(
             f"{tolerated} of {len(group)} frames at {group.temperature:.1f} degC are off the level of the others: too many"
             " to be faults of single frames, kept"
         )
     return found | jumped, notes
+
+
+def _level_notes(group, level, session, sigma, limits):
+    """Say it when frames of one session jump about by more than the noise of a pixel; level (n,) [ADU]."""
+    for number in np.unique(session):
+        own = level[(session == number) & np.isfinite(level)]
+        scatter = 1.4826 * float(np.median(np.abs(own - np.median(own)))) if own.size else 0.0
+        if own.size >= limits.min_frames and scatter > sigma:
+            return [
+                f"levels of the frames at {group.temperature:.1f} degC scatter by {scatter:.2f} ADU, more than the noise"
+                f" of a pixel ({sigma:.2f} ADU): is the zero level stable?"
+            ]
+    return []
 
 
 def converter_maximum(groups, scale):
@@ -159,7 +173,7 @@ def converter_maximum(groups, scale):
         for entry, image in zip(group.entries, group.images, strict=True):
             depth = entry["bit_depth"]
             if image.bitpix in (8, 16):
-                top = (2.0**image.bitpix - 1.0) * image.bscale
+                top = (255.0 if image.bitpix == 8 else 32767.0) * image.bscale + image.bzero
                 stored = math.floor(top / scale)
                 lowest = min(lowest, stored, 2**depth - 1 if depth and depth < image.bitpix else stored)
             elif depth and depth < 32:
@@ -193,9 +207,10 @@ class _Sampled:
         with np.errstate(invalid="ignore"):
             self.saturated = (rows >= saturation).mean(axis=(1, 2))
         self.level, self.uneven, self.spread = screen.frame_levels(rows)
-        self.reference = screen.robust_level(rows[0])[0] - self.level[0]
+        first = int(np.argmax(np.isfinite(self.level)))  # A frame that is blank all over tells nothing.
+        self.reference = screen.robust_level(rows[first])[0] - self.level[first]
         self.tile_pixels = max(1, rows[0].size // 8)
-        steps = np.diff(rows[0], axis=1)
+        steps = np.diff(rows[first], axis=1)
         steps = steps[np.isfinite(steps)]
         self.spatial = float(1.4826 * np.median(np.abs(steps)) / math.sqrt(2.0)) if steps.size else 0.0
         flat = rows.reshape(len(rows), -1)[:, :: max(1, rows.size // NOISE_VALUES)]

@@ -179,7 +179,7 @@ def moderate_variance(variance, dof, prior, prior_dof, outlier_sigma=5.0):
     dof = np.broadcast_to(np.asarray(dof).astype(np.int32, copy=False), variance.shape)
     n = np.arange(int(dof.max(initial=0)) + 1, dtype=np.float64)
     with np.errstate(divide="ignore", invalid="ignore"):
-        spread = np.sqrt(2.0 / (9.0 * n) + 2.0 / (9.0 * prior_dof))
+        spread = np.sqrt(2.0 / (9.0 * n) + 2.0 / np.float64(9.0 * prior_dof))
         limit = np.where(n > 0, prior * (1.0 - 2.0 / (9.0 * n) + outlier_sigma * spread) ** 3, np.inf)
     known = np.isfinite(variance) & (dof > 0)
     weight = (n / np.maximum(n + prior_dof, 1e-30)).astype(np.float32)[dof]

@@ -47,7 +47,7 @@ def frame_levels(samples):
     Returns level (n,) [ADU], median difference from the group's median image, and unevenness (n,) [ADU]: the largest
     minus the smallest level of that difference over eight tiles; spread (n,) [ADU]: its scatter without outliers.
     """
-    reference = 0.5 * np.add(*median_pair(samples))
+    reference = _median_image(samples)
     level = np.empty(len(samples))
     uneven = np.empty(len(samples))
     spread = np.empty(len(samples))
@@ -61,6 +61,17 @@ def frame_levels(samples):
         ]
         uneven[index] = np.nanmax(tiles) - np.nanmin(tiles) if np.isfinite(tiles).any() else 0.0
     return level, uneven, spread
+
+
+def _median_image(samples):
+    """Median of the frames at every sampled pixel; blank samples (NaN) take no part."""
+    reference = 0.5 * np.add(*median_pair(samples))
+    rows, columns = np.nonzero(np.isnan(samples).any(axis=0))
+    some = samples[:, rows, columns]
+    known = np.isfinite(some).any(axis=0)
+    reference[rows, columns] = np.nan
+    reference[rows[known], columns[known]] = np.nanmedian(some[:, known], axis=0)
+    return reference
 
 
 def robust_level(values):
