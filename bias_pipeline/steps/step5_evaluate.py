@@ -31,7 +31,7 @@ def run(config, context):
 
     Reads: the master biases and the maps of the model named in run.json.
     Writes: evaluation/evaluation_summary.csv and .png, maps {real_bias,synthetic_bias,mae,mape}_{T}C.png of the
-    coldest, middle and warmest temperature (all with --plots all), the same as FITS with --save-eval-fits.
+    coldest and warmest temperature (all with --plots all), the same as FITS with --save-eval-fits.
     """
     record = context.record
     with record.step("evaluate") as step:
@@ -108,10 +108,12 @@ def _table(masters, model, ignored):
 def _report(record, rows):
     """Numbers and the verdict on extrapolation."""
     section = "evaluation"
-    shown = ("mae", "adu"), ("rmse", "adu"), ("mean_error", "adu"), ("chi2_red", "")
-    for name, unit in shown if _can_be_judged(rows) else ():
-        record.value(f"{name}, in-sample", _mean(rows, name), unit, section=section)
-        record.value(f"{name}, temperature left out", _mean(rows, f"left_out_{name}"), unit, section=section)
+    shown = {"MAE": "mae", "RMSE": "rmse", "mean signed error": "mean_error", "reduced chi2": "chi2_red"}
+    for name, column in shown.items() if _can_be_judged(rows) else ():
+        unit = "" if column == "chi2_red" else "adu"
+        left_out = _mean(rows, f"left_out_{column}")
+        record.value(f"{name}, in-sample", _mean(rows, column), unit, section=section)
+        record.value(f"{name}, temperature left out", left_out, unit, section=section)
     ends = [row for row in rows if row["left_out_is"] == "extrapolation"]
     if not ends:
         verdict = "cannot be judged: fewer than three temperatures"
@@ -132,10 +134,10 @@ def _mean(rows, name):
 
 
 def chosen_temperatures(count, plots):
-    """Indices of the masters that get pictures: all, or the coldest, middle and warmest, or none."""
+    """Indices of the masters that get pictures: all, or the coldest and warmest, or none."""
     if plots == "none":
         return []
-    return list(range(count)) if plots == "all" else sorted({0, count // 2, count - 1})
+    return list(range(count)) if plots == "all" else sorted({0, count - 1})
 
 
 def _write_maps(config, record, masters, model, maps):

@@ -16,6 +16,15 @@ from utils.fits_io.product_reader import view_planes
 from utils.fits_io.products import DQ
 
 FIGURES = "figures"
+KEY_NUMBERS = (
+    "read noise (median pixel)",
+    "a (median pixel)",
+    "b (median pixel)",
+    "reduced chi2 (mean of good pixels)",
+    "RMSE, in-sample",
+    "RMSE, temperature left out",
+    "extrapolation beyond the fitted range",
+)
 SECTIONS = (
     (
         "Master biases",
@@ -51,9 +60,15 @@ def run(config, context):
             tables=_tables(config),
             kinds=KINDS,
         )
+        context["values"] = [*context["values"], *_key_numbers(record.values)]
         write_report(path, context)
         record.add_product(path, "REPORT")
         step.summary = str(path)
+
+
+def _key_numbers(values):
+    """Return the numbers that stand on top of the report, too."""
+    return [{**value, "section": ""} for value in values if value["name"] in KEY_NUMBERS]
 
 
 def _plot(config, record, name, figure, caption, section):
@@ -70,7 +85,11 @@ def _draw_masters(config, record):
     section = SECTIONS[0][0]
     masters = open_masters([product.path for product in record.products("MASTER_BIAS")])
     names = unique_names([label(t, 1) for t in masters.temperatures])
-    for index in chosen_temperatures(len(masters.paths), config.shared.plots):
+    pictured = chosen_temperatures(len(masters.paths), config.shared.plots)
+    if config.shared.plots == "summary":
+        # Masters of one sensor look alike; what differs with temperature is in the model's pictures.
+        pictured = [len(masters.paths) // 2]
+    for index in pictured:
         figure = figures.master_map(
             np.asarray(masters.values[index], np.float32),
             masters.temperatures[index],
@@ -144,7 +163,8 @@ def _draw_model(config, record):
     levels = np.array([header["LEVEL"] for header in masters.headers])
     errors = np.array([header["LEVELERR"] for header in masters.headers])
     line = np.polyfit(masters.temperatures, levels - masters.shifts, 1)
-    model = np.polyval(line, masters.temperatures) + masters.shifts
+    model = np.polyval(line, masters.temperatures)
+    levels = levels - masters.shifts
     figure = figures.level_against_temperature(masters.temperatures, levels, errors, model)
     caption = CAPTIONS["level_against_temperature"]
     _plot(config, record, "level_against_temperature", figure, caption, section)
