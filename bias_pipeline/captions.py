@@ -16,8 +16,8 @@ CAPTIONS = {
     " map is bias that temperature alone does not explain.",
     "pixel_fits": "Masters and fitted lines of single pixels: low, middle and high slope, and one that a line does not"
     " describe where there is one.",
-    "level_against_temperature": "Mean level of the masters, session shifts taken out, and what a line leaves. Residuals should"
-    " agree with zero within their errors.",
+    "level_against_temperature": "Mean level of the masters, session shifts taken out, and what a line leaves. Residuals"
+    " should agree with zero within their errors.",
     "real_bias": "Master bias as measured.",
     "synthetic_bias": "Bias of the model at the same temperature, on the same colour scale.",
     "mae": "Absolute difference of the two. It should look like noise, without rows, columns or gradients.",
