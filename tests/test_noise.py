@@ -138,7 +138,7 @@ def test_prior_of_the_sensor(dof, prior_dof):
 
 
 def test_prior_of_too_few_pixels_is_their_mean():
-    assert noise.variance_prior(np.array([1.0, 3.0, np.nan, 0.0]), 4) == (2.0, noise.ROBUST_DOF)
+    assert noise.variance_prior(np.array([1.0, 5.0, np.nan, 0.0]), 4) == (2.0, noise.ROBUST_DOF)
     prior, _ = noise.variance_prior(np.full(30, np.nan), 4)
     assert np.isnan(prior)
 
@@ -161,6 +161,23 @@ def test_pulls_of_means_with_moderated_errors_are_one(n, prior_dof):
     raw = np.std(mean / np.sqrt(variance / n))
     # Student's t with n - 1: the raw scatter is what science.md warns of.
     assert abs(raw / sqrt((n - 1) / (n - 3)) - 1) < 0.04
+
+
+@pytest.mark.parametrize("n", [2, 3, 5, 10])
+@pytest.mark.parametrize("sigma", [0.3, 0.4, 0.6, 1.0, 3.0])
+def test_pulls_of_means_of_coarse_integers_are_one(n, sigma):
+    # Up to two thirds of the pixels show no scatter at all; they must not be left out of the sensor's noise.
+    rng = np.random.default_rng(10 * n)
+    m = 60_000
+    truth = 100 + rng.random(m)
+    stack = np.rint(truth + rng.normal(0.0, sigma, (n, m)))
+    variance = stack.var(axis=0, ddof=1).astype(np.float32)
+    dof = np.full(m, n - 1)
+    moderated, noisy = noise.moderate_variance(variance, dof, *noise.variance_prior(variance, dof))
+    phase = noise.phase_error(np.sqrt(np.maximum(moderated - 1 / 12, 0)))
+    width = np.std((stack.mean(axis=0) - truth) / np.hypot(np.sqrt(moderated / n), phase))
+    assert abs(width - 1) < 0.035
+    assert noisy.mean() < 1e-3
 
 
 def test_moderation_weighs_by_degrees_of_freedom():

@@ -117,42 +117,56 @@ def pooled_scatter(samples, keep=5.0, iterations=10):
 def variance_prior(variance, dof):
     """Sensor's own distribution of pixel variances: prior value and its weight in degrees of freedom.
 
-    variance : (m,) sample variances [ADU^2], zero and NaN are left out.  dof : degrees of freedom, scalar or (m,).
-    Moments of ln(variance) against those of a scaled F distribution, on the central 98 % so that defects do not
-    speak for the sensor.  Returns (prior [ADU^2], prior_dof); prior_dof is ``ROBUST_DOF`` where all pixels agree.
+    variance : (m,) sample variances [ADU^2], NaN is left out.  dof : degrees of freedom, scalar or (m,).
+    The weight: moments of ln(variance) against those of a scaled F distribution, on the central part so that defects
+    do not speak for the sensor.  The value: the mean of ordinary variances, zeros among them, which unlike logarithms
+    is right for integers whose noise is a few steps.  Returns (prior [ADU^2], prior_dof); prior_dof is ``ROBUST_DOF``
+    where all pixels agree, or where so many variances are zero that their spread cannot be told.
     Reference: Smyth (2004), Stat. Appl. Genet. Mol. Biol. 3, 3.
     """
     variance = np.asarray(variance, dtype=np.float64).ravel()
-    dof = (
-        np.broadcast_to(np.asarray(dof, dtype=np.float64), variance.shape)
-        if np.ndim(dof) == 0
-        else np.ravel(dof)
-    )
-    good = np.isfinite(variance) & (variance > 0) & (dof > 0)
-    if good.sum() < 20:
-        return (float(np.mean(variance[good])) if good.any() else float("nan")), ROBUST_DOF
-    log_s2 = np.log(variance[good]) - special.digamma(dof[good] / 2) + np.log(dof[good] / 2)
-    low, high = np.quantile(log_s2, (0.01, 0.99))
-    inside = (log_s2 >= low) & (log_s2 <= high)
-    shift, part = _central_part(float(np.mean(dof[good])))
-    mean = float(np.mean(log_s2[inside])) - shift
-    excess = float(np.var(log_s2[inside])) / part - float(np.mean(special.polygamma(1, dof[good] / 2)))
-    if excess <= 1e-4:
-        return exp(mean), ROBUST_DOF
-    prior_dof = 2.0 * _inverse_trigamma(excess)
-    return exp(mean + special.digamma(prior_dof / 2) - log(prior_dof / 2)), min(prior_dof, ROBUST_DOF)
+    dof = np.broadcast_to(np.asarray(dof, dtype=np.float64).ravel(), variance.shape)
+    good = np.isfinite(variance) & (dof > 0)
+    variance, dof = variance[good], dof[good]
+    if np.count_nonzero(variance) < 20:
+        return (float(np.mean(variance)) if variance.size else float("nan")), ROBUST_DOF
+    mean_dof = float(np.mean(dof))
+    zeros = float(np.mean(variance <= 0))
+    prior_dof = ROBUST_DOF
+    if zeros < 0.05:
+        cut = max(0.01, 1.5 * zeros)
+        with np.errstate(divide="ignore"):
+            log_s2 = np.log(variance) - special.digamma(dof / 2) + np.log(dof / 2)
+        low, high = np.quantile(log_s2, (cut, 1.0 - cut), method="inverted_cdf")
+        inside = (log_s2 >= low) & (log_s2 <= high)
+        spread = float(np.var(log_s2[inside])) / _central_part(mean_dof, cut)
+        excess = spread - float(np.mean(special.polygamma(1, dof / 2)))
+        if excess > 1e-4:
+            prior_dof = min(2.0 * _inverse_trigamma(excess), ROBUST_DOF)
+    return _ordinary_mean(variance, mean_dof, prior_dof), prior_dof
 
 
-def _central_part(dof):
-    """What lies between the 1 % and 99 % points of ln(chi-square), which is skew for few degrees of freedom.
+def _ordinary_mean(variance, dof, prior_dof):
+    """Scale of a scaled F distribution from the mean of its samples below a limit that defects exceed."""
+    heavy = max(prior_dof, 4.5)
+    limit = 1.0 + 5.0 * sqrt(2.0 / dof + 2.0 / heavy) + 25.0 / dof
+    below = special.fdtr(dof, heavy, limit)
+    # Mean of F(d, p) below L: p / (p - 2) of the distribution F(d + 2, p - 2) lies below L d (p - 2) / (p (d + 2)).
+    part = special.fdtr(dof + 2.0, heavy - 2.0, limit * dof * (heavy - 2.0) / (heavy * (dof + 2.0)))
+    expected = heavy / (heavy - 2.0) * part / below
+    scale = max(float(np.median(variance)), float(np.mean(variance[variance <= np.quantile(variance, 0.9)])))
+    for _ in range(20):
+        updated = float(np.mean(variance[variance <= limit * scale])) / expected
+        if abs(updated - scale) <= 1e-6 * scale:
+            break
+        scale = updated
+    return float(updated)
 
-    Returns its mean against that of the whole, and its part of the variance (Gaussian: 0 and 0.8735).
-    """
-    values = np.log(special.gammaincinv(dof / 2, np.linspace(0.01, 0.99, 2001)))
-    return (
-        float(np.mean(values) - special.digamma(dof / 2)),
-        float(np.var(values) / special.polygamma(1, dof / 2)),
-    )
+
+def _central_part(dof, cut):
+    """Part of the variance of ln(chi-square) between its quantiles ``cut`` and 1 - cut (Gaussian, 1 %: 0.8735)."""
+    inside = np.linspace(cut, 1.0 - cut, 2001)
+    return float(np.var(np.log(special.gammaincinv(dof / 2, inside))) / special.polygamma(1, dof / 2))
 
 
 def _inverse_trigamma(y):
