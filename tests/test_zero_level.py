@@ -18,10 +18,10 @@ def frames(rng, plan, slope=0.25, noise=0.05, shifts=(0.0,)):
 
 def test_one_session_is_a_straight_line():
     rng = np.random.default_rng(1)
-    fits = [fit_zero_level(*frames(rng, [(0, (-10, 0, 10), 8)])) for _ in range(200)]
+    fits = [fit_zero_level(*frames(rng, [(0, (-10, 0, 10), 8)])) for _ in range(120)]
     pull = np.array([(fit.slope - 0.25) / fit.slope_error for fit in fits])
     # The error is measured from 24 frames: a width of 1 with the noise of 200 pulls and the tails of such an error.
-    assert abs(pull.mean()) < 5 / np.sqrt(200)
+    assert abs(pull.mean()) < 5 / np.sqrt(120)
     assert 0.8 < pull.std() < 1.25
     assert abs(np.mean([fit.frame_scatter for fit in fits]) / 0.05 - 1) < 0.1
     assert all(fit.separable and fit.session_scatter == 0 and not fit.shifts.any() for fit in fits)
@@ -33,14 +33,14 @@ def test_overlapping_sessions_give_shifts_and_slope(per):
     plan = [(0, (-10, 0), per), (1, (-10, 0, 10), per), (2, (0, 10), per)]
     true = np.array([0.0, 0.8, -0.5])
     pulls, slopes = [], []
-    for _ in range(200):
+    for _ in range(120):
         fit = fit_zero_level(*frames(rng, plan, shifts=true))
         assert fit.separable
         assert fit.shifts[0] == 0.0
         pulls.append((fit.shifts[1:] - true[1:]) / fit.shift_errors[1:])
         slopes.append((fit.slope - 0.25) / fit.slope_error)
     for pull in (np.array(pulls), np.array(slopes)):
-        assert abs(pull.mean()) < 5 / np.sqrt(200)
+        assert abs(pull.mean()) < 5 / np.sqrt(120)
         assert 0.85 < pull.std() < 1.25
 
 
@@ -49,7 +49,7 @@ def test_overlapping_sessions_give_shifts_and_slope(per):
 def test_no_shift_is_invented(per, temperatures):
     rng = np.random.default_rng(10 * per + len(temperatures))
     found = 0
-    for _ in range(300):
+    for _ in range(150):
         fit = fit_zero_level(*frames(rng, [(0, temperatures, per), (1, temperatures, per)]))
         found += bool(fit.shifts.any())
     # 4 sigma: 6e-5 each; the scatter of very few frames has heavier tails than Student's t.
