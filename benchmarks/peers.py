@@ -72,10 +72,12 @@ def _write(image, output):
 
 
 def astropy_sigclip(paths, output):
-    from astropy.stats import sigma_clipped_stats
+    import numpy as np
+    from astropy.stats import sigma_clip
 
-    mean, _, _ = sigma_clipped_stats(_stack(paths, "float32"), axis=0, sigma=CLIP, maxiters=1)
-    _write(mean, output)
+    # Faster than sigma_clipped_stats, which also takes the median and the scatter of what is left.
+    clipped = sigma_clip(_stack(paths, "float32"), sigma=CLIP, maxiters=1, axis=0, masked=False, copy=False)
+    _write(np.nanmean(clipped, axis=0), output)
 
 
 def numpy_median(paths, output, kind):

@@ -21,7 +21,7 @@ RULES = {
     "ccdproc-sigclip": "median ± 4 mad_std, until none is rejected",
     "ccdproc-median": "none",
     "ccdproc-mean": "none",
-    "astropy-sigclip": "median ± 4 std, one pass (sigma_clipped_stats)",
+    "astropy-sigclip": "median ± 4 std, one pass",
     "numpy-mean": "none",
     "numpy-median-uint16": "none",
     "numpy-median-float32": "none",
