@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+from astropy.io import fits
 
 from bias_pipeline.run_pipeline import main
 from utils.application.command import run_command
@@ -17,6 +18,21 @@ ROOT = Path(__file__).resolve().parents[1]
 REAL = ROOT.parent / "shared" / "realdata"
 START = 1.7e9  # s, Unix time of the first frame
 DAY = 86400.0
+
+# What a full run of the small campaign in the fixture bias_campaign makes.
+TEMPERATURES = (-20, -10, 0, 10, 20)
+LABELS = ("-20.0", "-10.0", "0.0", "10.0", "20.0")
+SHAPE = (32, 40)
+MASTERS = {f"bias_grouped_by_temp/master_bias_{t}C.fits" for t in LABELS}
+NOISE = {f"read_noise/read_noise_{t}C.fits" for t in LABELS} | {"read_noise/read_noise.fits"}
+MODEL = {f"bias_model/{name}" for name in ("bias_a_map.fits", "bias_b_map.fits", "bias_ab_covariance.fits")}
+SYNTHETIC = {f"bias_masks_by_temp/synthetic_bias_{t}C.fits" for t in LABELS}
+TABLES = {
+    "bias_grouped_by_temp/frame_levels.csv",
+    "bias_model/bias_model.json",
+    "evaluation/evaluation_summary.csv",
+}
+OF_RUN = {"run.json", "rejected_frames.csv", "summary.csv", "report.html"}
 
 
 def write_frame(path, samples, **cards):
@@ -93,3 +109,52 @@ def rows(path):
 def record(out):
     """Content of run.json."""
     return json.loads((Path(out) / "run.json").read_text(encoding="utf-8"))
+
+
+def content(path):
+    """Everything in a FITS file but dates of writing and checksums: comparable with ==."""
+    found = []
+    with fits.open(path) as hdus:
+        for hdu in hdus:
+            cards = [
+                tuple(card) for card in hdu.header.cards if card[0] not in ("DATE", "CHECKSUM", "DATASUM")
+            ]
+            found.append((cards, None if hdu.data is None else hdu.data.tobytes()))
+    return found
+
+
+def without_datasums(path):
+    """As ``content``, the sums in the INPUTS table left out too (those of masters hold their dates)."""
+    found = content(path)
+    with fits.open(path) as hdus:
+        for number, hdu in enumerate(hdus):
+            if hdu.name == "INPUTS":
+                table = [tuple(str(cell) for cell in row)[:-1] for row in hdu.data]
+                found[number] = (found[number][0], table)
+    return found
+
+
+def same_products(one, other, names):
+    for name in sorted(names):
+        if name.endswith(".fits"):
+            assert without_datasums(one / name) == without_datasums(other / name), name
+        else:
+            assert (one / name).read_bytes() == (other / name).read_bytes(), name
+
+
+def only_line(capsys):
+    """The one line on stderr of a refused run, without 'error: '."""
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ")
+    assert "Traceback" not in line
+    return line.removeprefix("error: ")
+
+
+def assert_whole(out):
+    """Assert that no file of a folder is half-written: no temporary ones, every FITS file complete."""
+    for name in files(out):
+        assert not name.endswith(".tmp"), name
+        if name.endswith(".fits"):
+            # A wrong checksum warns, which is an error here.
+            with fits.open(out / name, checksum=True) as hdus:
+                assert all(hdu.data is not None for hdu in hdus)

@@ -91,7 +91,7 @@ def run(config, context):
                         **_group_cards(group, screening, factor, rejected[index]),
                         **_level_cards(value, len(group.frames), jitter),
                     },
-                    uncert=pixels.standard_error(n_used, factor, shared.combine, screening.lsb),
+                    uncert=pixels.standard_error(n_used, factor, shared.combine, screening.step),
                     dq=_quality(spool.get((index, "flags")), pixels.noisy, hot),
                     inputs=inputs[index],
                 )
@@ -137,7 +137,7 @@ def _say_what_was_found(record, screening):
         record.warn(f"zero level differs between {len(zero.shifts)} sessions ({shown} ADU): taken out")
     record.value("stored units per ADU", screening.adu_scale, section="camera")
     record.value("saturation", screening.saturation, "adu", section="camera")
-    if math.isfinite(zero.slope_error):
+    if math.isfinite(zero.slope_error) and len(groups) > 1:
         record.value(
             "slope of the zero level", zero.slope, "adu/degC", zero.slope_error, section="bias level"
         )
@@ -152,7 +152,7 @@ def _noise_of_set(groups, screening, record):
     if known.any():
         reference = math.sqrt(float(np.sum(weight[known] * sigma[known] ** 2) / weight[known].sum()))
     else:
-        reference = max(screening.groups[0].spatial, screening.lsb / math.sqrt(12.0))
+        reference = max(screening.groups[0].spatial, screening.step / math.sqrt(12.0))
         record.warn(
             f"no temperature has two frames or they are equal: noise taken from neighbouring pixels ({reference:.3g} ADU),"
             " which holds the fixed pattern too"
@@ -169,7 +169,7 @@ def _set_cards(config, screening, set_noise, prior_dof):
     egain = shared.gain or (first["egain"] * screening.adu_scale if first["egain"] else None)
     return {
         "ADUSCALE": (screening.adu_scale, "stored units per ADU of this product"),
-        "LSB": (screening.lsb, "[adu] one step of the converter"),
+        "LSB": (screening.step, "[adu] one step of the converter"),
         "EGAIN": (egain, "[e-/adu] conversion gain"),
         "SATURATE": (
             screening.saturation if math.isfinite(screening.saturation) else None,
@@ -207,7 +207,7 @@ def _frame_jitter(groups, zero):
 
 def _level_cards(value, frames, jitter):
     """Level of a master, from the same pixels in all masters, and its error by the jitter of frames."""
-    level = screen.robust_level(value.ravel()[:: max(1, value.size // LEVEL_PIXELS)])[0]
+    level = screen.robust_level(value.ravel()[:: value.size // LEVEL_PIXELS | 1])[0]
     return {
         "LEVEL": (level, "[adu] level of this master, outliers drawn in"),
         "LEVELERR": (jitter / math.sqrt(frames), "[adu] its error"),
@@ -225,7 +225,8 @@ def _write_frame_levels(config, record, groups, names):
             "session": int(session),
             "temperature": entry["temperature"],
             "level": float(level),
-            "noise": float(spread),
+            # A frame alone has nothing that it could be compared with.
+            "noise": float(spread) if len(group.frames) > 1 else None,
         }
         for group, name in zip(groups, names, strict=True)
         for entry, session, level, spread in zip(

@@ -231,7 +231,8 @@ def _mean_chi2(reduced, dq):
 
 
 def _report(record, summary, masters):
-    if masters.common_error:
+    separable = all(header.get("ZSEPAR", True) for header in masters.headers)
+    if masters.common_error and separable:
         record.warn(
             f"levels of the masters scatter by {masters.common_error:.3g} ADU about the line, more than their frames"
             " explain: included in the errors of a and b"
@@ -245,6 +246,5 @@ def _report(record, summary, masters):
         )
         if summary["chi2_red_mean"] is not None:
             record.value("reduced chi2 (mean of good pixels)", summary["chi2_red_mean"], section="bias model")
-    record.value(
-        "pixels that a line does not describe", summary["unreliable_pixels"], "pixels", section="bias model"
-    )
+        name = "pixels that a line does not describe"
+        record.value(name, summary["unreliable_pixels"], "pixels", section="bias model")

@@ -125,7 +125,7 @@ def _frame_levels(path):
     found = []
     for rows in groups.values():
         temperature, level, noise = (
-            np.array([float(row[key]) for row in rows]) for key in ("temperature", "level", "noise")
+            np.array([float(row[key] or "nan") for row in rows]) for key in ("temperature", "level", "noise")
         )
         found.append((float(temperature.mean()), np.arange(1, len(rows) + 1), level, noise))
     return found

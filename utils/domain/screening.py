@@ -18,6 +18,8 @@ from utils.kernels import noise, screen, zero_level
 
 SESSION_GAP = 6 * 3600.0
 """A pause between frames longer than this starts a new session [s]."""
+KNOWN_SLOPE = 3.0
+"""Drift is taken out where the slope of the zero level is so many times its error."""
 NOISE_VALUES = 1 << 20
 """Values from which the noise of a group is measured."""
 
@@ -50,7 +52,8 @@ class Screening:
     """All groups after the screen.
 
     rejected : list of (path, reason).  notes : list of str, what the user should know.
-    adu_scale : stored units per product ADU.  lsb : converter step [product ADU].
+    adu_scale : stored units per product ADU.  lsb : stored step of integers [product ADU].  continuous : frames hold
+    floats, which have no step.
     saturation : [product ADU].  zero : `utils.kernels.zero_level.ZeroLevel`.
     """
 
@@ -61,6 +64,12 @@ class Screening:
     zero: zero_level.ZeroLevel
     rejected: list = field(default_factory=list)
     notes: list = field(default_factory=list)
+    continuous: bool = False
+
+    @property
+    def step(self):
+        """Step of the converter [product ADU]: 0 for frames of floats."""
+        return 0.0 if self.continuous else self.lsb
 
 
 def screen_groups(groups, *, adu_scale=None, saturation=None, jobs=1, session_gap=SESSION_GAP, limits=None):
@@ -83,6 +92,7 @@ def screen_groups(groups, *, adu_scale=None, saturation=None, jobs=1, session_ga
         sample.to_product_adu(scale, full)
     zero = _fit_zero(groups, samples, sessions)
     result = Screening([], scale, factor / scale, full, zero)
+    result.continuous = all(image.bitpix < 0 for group in groups for image in group.images)
     refit = False
     for group, sample, session in zip(groups, samples, sessions, strict=True):
         found, notes = _judge(group, sample, session, result, limits)
@@ -133,9 +143,9 @@ def _judge(group, sample, session, result, limits):
     # A frame that is out already must not speak for the level of the others.
     level = sample.level.copy()
     level[list(found)] = np.nan
-    expected = result.zero.slope * (group.temperatures - group.temperature)
+    expected = _known_slope(result.zero) * (group.temperatures - group.temperature)
     # Samples that hardly ever change have no scatter, and still the noise of the converter's step.
-    sigma = max(sample.within, result.lsb / math.sqrt(12.0))
+    sigma = max(sample.within, result.step / math.sqrt(12.0))
     jumped, tolerated = screen.judge_levels(
         level, sample.uneven, sigma, sample.tile_pixels, expected, session, limits
     )
@@ -230,10 +240,15 @@ def _fit_zero(groups, samples, sessions):
     )
 
 
+def _known_slope(zero):
+    """Slope of the zero level where it is known, else 0: a correction by chance would be noise [ADU/degC]."""
+    return zero.slope if abs(zero.slope) > KNOWN_SLOPE * zero.slope_error else 0.0
+
+
 def _set_offsets(group, zero):
     """Noise and offsets of a group: drift and session shifts are taken out where they matter against its noise."""
     temperatures = group.frames.temperatures
-    shift = zero.slope * (temperatures - temperatures.mean()) + zero.shifts[group.sessions]
+    shift = _known_slope(zero) * (temperatures - temperatures.mean()) + zero.shifts[group.sessions]
     shift = shift - shift.mean()
     if len(shift) < 2:
         return
