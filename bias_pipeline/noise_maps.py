@@ -76,7 +76,7 @@ def _write(config, record, name, cards, read, error, scatter, noisy, inputs, **f
     if cards["PRIORDOF"][0] == 0:
         # No two frames that differ: this is no measurement of the noise of a pixel.
         dq |= np.int16(DQ.UNRELIABLE_FIT)
-    median = float(np.median(read.ravel()[:: max(1, read.size // MEDIAN_PIXELS)]))
+    median = float(np.median(read.ravel()[:: read.size // MEDIAN_PIXELS | 1]))
     write_product(
         path,
         read,

@@ -4,7 +4,7 @@ import numpy as np
 from astropy.io import fits
 
 from utils.fits_io.header_scan import scan_header
-from utils.kernels.combine import NO_DATA, UNSTABLE
+from utils.kernels.combine import NO_DATA, SATURATED, UNSTABLE
 
 
 def reference(stack, rule):
@@ -15,23 +15,32 @@ def reference(stack, rule):
 
 
 def _one(x, rule):
-    x = x[np.isfinite(x)]
+    total = x.size
+    x = x[~np.isnan(x)]
+    if x.size == 0:
+        return np.nan, np.nan, 0, NO_DATA
+    whole, full = np.median(x), np.isposinf(x) | (x >= rule.saturation)
+    x, flags = x[~full], SATURATED if full.sum() > max(1, total // 10) else 0
     n = x.size
     if n == 0:
-        return np.nan, np.nan, 0, NO_DATA
-    flags = 0
+        return rule.saturation, np.nan, 0, SATURATED
     centre = np.median(x)
     used = np.ones(n, bool)
     if rule.method != "mean" and n >= 3:
         deviation = np.abs(x - centre)
         noise = rule.floor_variance + rule.inverse_gain * max(centre - rule.zero_level, 0.0)
-        used = deviation <= rule.clip_sigma * max(1.4826 * np.median(deviation), np.sqrt(noise))
-        if n - used.sum() > max(1, n // 10):
+        scale = max(1.4826 * np.median(deviation), np.sqrt(noise))
+        limit = rule.clip_sigma * scale + 0.5 * rule.step
+        used = deviation <= limit
+        two_hits = (~used).sum() == 2 and np.ptp(x[~used]) > limit
+        if n - used.sum() > max(1, n // 10) and not two_hits:
             used[:] = True
-            flags = UNSTABLE
+            flags |= UNSTABLE
     kept = x[used]
     variance = kept.var(ddof=1) if kept.size > 1 else np.nan
-    return (centre if rule.method == "median" else kept.mean()), variance, kept.size, flags
+    if rule.method == "median":
+        return (centre if flags & SATURATED else whole), variance, kept.size, flags
+    return kept.mean(), variance, kept.size, flags
 
 
 def write_fits(path, stored, *, bzero=0.0, bscale=1.0, blank=None, compress=None):

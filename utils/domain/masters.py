@@ -27,10 +27,13 @@ class CombineOptions:
     inverse_gain: float = 0.0
 
 
-def combine_group(group: ScreenedGroup, screening: Screening, sigma, options: CombineOptions, progress=None):
+def combine_group(
+    group: ScreenedGroup, screening: Screening, sigma, options: CombineOptions, progress=None, scales=None
+):
     """Combine the frames of one group.
 
-    sigma : noise of one sample, floor of the clipping scale [product ADU].
+    sigma : noise of one sample at the group's level, floor of the clipping scale [product ADU].  scales : (n,) factor of
+    each frame (with the group's offsets), or None.
     Returns a `StackResult` in product ADU, its variance corrected for the clipping.
     """
     rule = CombineRule(
@@ -40,6 +43,7 @@ def combine_group(group: ScreenedGroup, screening: Screening, sigma, options: Co
         options.inverse_gain,
         group.reference_level,
         screening.saturation,
+        screening.step,
     )
     with FrameStack(
         group.frames.images,
@@ -47,7 +51,7 @@ def combine_group(group: ScreenedGroup, screening: Screening, sigma, options: Co
         jobs=options.jobs,
         memory_limit=options.memory_limit,
     ) as stack:
-        result = stack.combine(rule, offsets=group.offsets, progress=progress)
+        result = stack.combine(rule, offsets=group.offsets, scales=scales, progress=progress)
     if options.method != "mean" and len(group.frames) >= 3:
         result.variance *= np.float32(noise.clip_factor(options.clip_sigma) ** 2)
     return result
@@ -140,7 +144,8 @@ class PooledNoise:
         if not np.nanmax(own, initial=0.0) > 0:
             variance = np.full(own.shape, fallback * fallback, np.float32)
             return PixelNoise(variance, own, dof, np.zeros(own.shape, bool), fallback, 0.0)
-        thin = tuple(slice(None, None, max(1, size // 512)) for size in own.shape)
+        # Odd strides: even ones would see one colour of a mosaic, or one converter, only.
+        thin = tuple(slice(None, None, size // 512 | 1) for size in own.shape)
         prior, prior_dof = noise.variance_prior(own[thin], dof[thin])
         variance, noisy = np.empty_like(own), np.empty(own.shape, bool)
         for target, flag, scatter, n in in_pieces(variance, noisy, own, dof):

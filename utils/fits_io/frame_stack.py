@@ -5,14 +5,17 @@ native order, a kernel combines them.  BZERO is never applied to the samples: it
 Blocks are independent, threads take them in any order, and no result depends on their size.
 """
 
+import gzip
+import io
 import math
 import os
 import resource
 import tempfile
 import threading
+import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -72,17 +75,17 @@ class FrameStack:
         self._types = [np.dtype(_DTYPES[image.bitpix]) for image in images]
 
     def __enter__(self):
-        if any(image.compressed for image in self.images):
-            self._unpack()
-        soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-        if soft == resource.RLIM_INFINITY or len(self.images) <= soft - SPARE_DESCRIPTORS:
-            try:
+        try:
+            if any(image.compressed for image in self.images):
+                self._unpack()
+            soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+            if soft == resource.RLIM_INFINITY or len(self.images) <= soft - SPARE_DESCRIPTORS:
                 for index, image in enumerate(self.images):
                     if not (self._spool and image.compressed):
                         self._descriptors[index] = _open(image.path)
-            except OSError:
-                self.__exit__()
-                raise
+        except BaseException:
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *exc):
@@ -95,22 +98,14 @@ class FrameStack:
 
     def _unpack(self):
         """Write the samples of compressed frames one after the other into a temporary file."""
-        from astropy.io import fits
-
         self._spool = tempfile.TemporaryFile(prefix="calibration-")  # noqa: SIM115  closed by __exit__
         for index, image in enumerate(self.images):
             if not image.compressed:
                 continue
-            try:
-                with fits.open(image.path, do_not_scale_image_data=True, memmap=False) as hdus:
-                    data = next(hdu.data for hdu in hdus if hdu.is_image and len(hdu.shape) >= 2)
-            except (OSError, EOFError, StopIteration, ValueError, TypeError) as error:
-                raise InputError(f"{image.path}: cannot be unpacked ({error})") from error
+            data = _unpacked(image.path, self.shape)
             self._offsets[index] = self._spool.tell()
             self._types[index] = data.dtype.newbyteorder(">")
-            self._spool.write(
-                np.ascontiguousarray(data.reshape(self.shape), dtype=self._types[index]).tobytes()
-            )
+            self._spool.write(np.ascontiguousarray(data, dtype=self._types[index]).tobytes())
         self._spool.flush()
 
     @property
@@ -249,7 +244,7 @@ class _IntegerPlan:
         else:
             for index, kind in enumerate(self.stack._types):
                 np.copyto(native[index], buffers["raw"][kind][index, part], casting="same_kind")
-        return native, self.rule, buffers["work"][: n * width].reshape(n, width), None
+        return native, self.rule, buffers["work"][: n * width].reshape(n, width)
 
     def level(self, value):
         return (value + self.zero) / self.scale
@@ -281,13 +276,10 @@ class _FloatPlan:
             "raw": raw,
             "values": np.empty((n, pixels), np.float32),
             "work": np.empty(n * chunk, np.float32),
-            "saturated": np.empty(pixels, bool),
         }
 
     def load(self, start, height, buffers):
         stack, nx = self.stack, self.stack.shape[1]
-        saturated = buffers["saturated"][: height * nx]
-        saturated[:] = False
         for index, (image, kind) in enumerate(zip(stack.images, stack._types, strict=True)):
             raw = buffers["raw"][kind][: height * nx]
             stack.read_rows(index, start, raw.reshape(height, nx))
@@ -306,16 +298,17 @@ class _FloatPlan:
                 np.add(values, np.float32(shift), out=values)
             if image.blank is not None and kind.kind in "iu":
                 values[raw == image.blank] = np.nan
-            if math.isfinite(self.saturation):
-                limit = (self.saturation * stack.adu_scale - image.bzero) / image.bscale
-                saturated |= raw >= limit
             if kind.kind == "f":
                 values[np.isinf(values)] = np.nan
+            if math.isfinite(self.saturation):
+                # Saturation is where the converter ends, whatever scale and offset do to the frame.
+                limit = (self.saturation * stack.adu_scale - image.bzero) / image.bscale
+                values[raw >= limit] = np.inf
 
     def samples(self, part, buffers):
         n, width = len(self.stack.images), part.stop - part.start
         work = buffers["work"][: n * width].reshape(n, width)
-        return buffers["values"][:, part], self.rule, work, buffers["saturated"][part]
+        return buffers["values"][:, part], self.rule, work
 
     def level(self, value):
         return value + self.base
@@ -323,13 +316,13 @@ class _FloatPlan:
 
 def _stored_rule(rule, scale, zero):
     """Return the rule with its levels in stored units, counted from ``zero``."""
-    return combine.CombineRule(
-        rule.method,
-        rule.clip_sigma,
-        rule.floor_variance * scale * scale,
-        rule.inverse_gain * scale,
-        rule.zero_level * scale - zero,
-        rule.saturation * scale - zero,
+    return replace(
+        rule,
+        floor_variance=rule.floor_variance * scale * scale,
+        inverse_gain=rule.inverse_gain * scale,
+        zero_level=rule.zero_level * scale - zero,
+        saturation=rule.saturation * scale - zero,
+        step=rule.step * scale,
     )
 
 
@@ -340,6 +333,27 @@ def _pivot(stack):
     values = row.astype(np.float64)
     values = values[np.isfinite(values)]
     return float(np.round(np.median(values))) if values.size else 0.0
+
+
+def _unpacked(path, shape):
+    """Stored samples (ny, nx) of a compressed frame, as its header has them (BZERO not applied)."""
+    from astropy.io import fits
+
+    try:
+        with warnings.catch_warnings():
+            # A truncated file is a warning for astropy.
+            warnings.simplefilter("error")
+            if str(path).lower().endswith(".gz"):
+                # Read to the end: the checksum stands there.
+                with gzip.open(path) as stream:
+                    source = io.BytesIO(stream.read())
+            else:
+                source = path
+            with fits.open(source, do_not_scale_image_data=True, memmap=False) as hdus:
+                image = next(hdu for hdu in hdus if hdu.is_image and len(hdu.shape) >= 2)
+                return image.data.reshape(shape)
+    except Exception as error:  # decoders raise anything on damaged data
+        raise InputError(f"{path}: cannot be unpacked ({' '.join(str(error).split())})") from error
 
 
 def _open(path):

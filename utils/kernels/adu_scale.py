@@ -2,6 +2,9 @@
 
 import numpy as np
 
+LARGEST = 256
+"""8 bits stored left-justified in 16."""
+
 
 def sample_bits(samples, ceiling=None):
     """Bitwise OR of the samples of one frame: its vote on the stored step.
@@ -27,10 +30,12 @@ def sample_bits(samples, ceiling=None):
 def shared_factor(votes):
     """Largest power of two that divides every sample of all voting frames.
 
-    votes : results of `sample_bits`, None = no vote.  Returns 1 where nobody votes.
+    votes : results of `sample_bits`, None = no vote.  Returns 1 where nobody votes, or where the factor exceeds
+    ``LARGEST``: so few different values are no evidence.
     """
     bits = 0
     for vote in votes:
         if vote is not None:
             bits |= vote
-    return bits & -bits if bits else 1
+    factor = bits & -bits if bits else 1
+    return factor if factor <= LARGEST else 1

@@ -3,14 +3,17 @@
 The rule of the clipped mean, for each pixel and its n samples:
 
 1. centre = median of the samples; scale = max(1.4826 MAD, noise floor at the centre's level);
-2. a sample is rejected when it lies more than k scales from the centre; one pass, n >= 3 only;
+2. a sample is rejected when it lies more than k scales, and half a step of the converter, from the centre: one
+   pass, n >= 3 only; the half step is the rounding of a sample, which would cost good ones where noise is coarse;
 3. a pixel that loses more than ``max(1, n // 10)`` samples is not struck by cosmic hits but unstable (telegraph
-   noise, hot): it keeps all of its samples and is flagged;
-4. the result is the mean of the samples that are left.
+   noise, hot): it keeps all of its samples and is flagged; two that differ by more than the limit are two hits;
+4. a saturated sample is none: it is left out; a pixel that loses more than ``max(1, n // 10)`` that way is flagged,
+   and has the saturation level where all are;
+5. the result is the mean of the samples that are left.
 
 Most pixels have nothing to reject.  They are recognised without a median, by ``|median - mean| <= std``: if
-``max |x - mean| + std <= k floor`` no sample can be rejected.  Only the others (a few percent) are gathered and
-judged, so the cost is near that of a mean.
+``max |x - mean| + std <= k floor + step / 2`` no sample can be rejected.  Only the others (a few percent) are
+gathered and judged, so the cost is near that of a mean.
 """
 
 from dataclasses import dataclass
@@ -21,7 +24,7 @@ from utils.kernels.median_network import median_pair
 
 METHODS = ("sigclip", "median", "mean")
 UNSTABLE, SATURATED, NO_DATA = 1, 2, 4
-"""Flags of `combine`: kept unclipped, at least one saturated sample, no usable sample."""
+"""Flags of `combine`: kept unclipped, more saturated samples than hits explain, no sample at all."""
 _NOBODY = np.empty(0, np.intp)
 
 
@@ -32,6 +35,7 @@ class CombineRule:
     method : 'sigclip', 'median' or 'mean'.  clip_sigma : k.
     floor_variance : noise variance of a sample at ``zero_level`` [ADU^2]; inverse_gain : its growth with the level
     above zero_level [ADU] (0 for bias).  saturation : samples at or above it are saturated.
+    step : one step of the converter [ADU], 0 where samples are continuous.
     """
 
     method: str = "sigclip"
@@ -40,6 +44,7 @@ class CombineRule:
     inverse_gain: float = 0.0
     zero_level: float = 0.0
     saturation: float = float("inf")
+    step: float = 0.0
 
     def __post_init__(self):
         if self.method not in METHODS:
@@ -53,18 +58,22 @@ class CombineRule:
             return self.floor_variance**0.5
         return np.sqrt(self.floor_variance + self.inverse_gain * np.maximum(level - self.zero_level, 0.0))
 
+    def limit(self, scale):
+        """Distance from the centre beyond which a sample is rejected, for a scale."""
+        return self.clip_sigma * scale + 0.5 * self.step
 
-def combine(stack, rule, work=None, saturated=None):
+
+def combine(stack, rule, work=None):
     """Combine n samples of m pixels: `combine_quiet`, then `judge` on what it leaves open.
 
-    stack : (n, m) integers or float32; NaN in floats = unusable; not changed.  Differences between samples must
-    fit float32 (subtract a pivot from large numbers first).  work : (n, m) float32 scratch, optional.
-    saturated : (m,) bool, pixels known to hold a saturated sample; None: judged by ``rule.saturation``.
+    stack : (n, m) integers or float32, not changed.  In floats NaN = unusable, and +inf = saturated whatever
+    ``rule.saturation`` says.  Differences between samples must fit float32 (subtract a pivot from large numbers first).
+    work : (n, m) float32 scratch, optional.
     Returns value (m,) float64; variance (m,) float32, the scatter of one sample (ddof = 1, of the samples used, not
     corrected for clipping; NaN for fewer than 2); n_used (m,) uint16; flags (m,) uint8.
     The median of n samples is numpy's; its scatter and count are those of the clipped samples.
     """
-    *result, suspect = combine_quiet(stack, rule, work, saturated)
+    *result, suspect = combine_quiet(stack, rule, work)
     if suspect.size:
         where, *judged = judge(stack[:, suspect], rule)
         for whole, part in zip(result, judged, strict=True):
@@ -72,7 +81,7 @@ def combine(stack, rule, work=None, saturated=None):
     return tuple(result)
 
 
-def combine_quiet(stack, rule, work=None, saturated=None):
+def combine_quiet(stack, rule, work=None):
     """Combine the pixels that have nothing to reject; name the others.
 
     Arguments and results as in `combine`, and suspect: indices of the pixels that `judge` must look at.
@@ -81,36 +90,29 @@ def combine_quiet(stack, rule, work=None, saturated=None):
     integers = stack.dtype.kind in "iu"
     if work is None or work.shape != stack.shape:
         work = np.empty((n, m), np.float32)
-    total = np.add.reduce(stack, axis=0, dtype=np.int32 if integers and n < 32768 else np.float64)
-    mean = total / n
-    rounded = mean.astype(np.float32)
-    np.copyto(work, stack, casting="unsafe")
-    np.subtract(work, rounded, out=work)
-    variance = _variance(work, mean - rounded, n)
-    high = np.maximum.reduce(stack, axis=0)
-    if saturated is None:
-        saturated = high >= rule.saturation
-    flags = saturated.astype(np.uint8)
-    flags *= SATURATED
-    value = _middle(stack) if rule.method == "median" else mean
-    suspect = _NOBODY
-    if n < 3 or rule.method == "mean":
-        if not integers:
-            suspect = np.flatnonzero(np.isnan(rounded))
-    else:
+    with np.errstate(invalid="ignore"):
+        total = np.add.reduce(stack, axis=0, dtype=np.int32 if integers and n < 32768 else np.float64)
+        mean = total / n
+        rounded = mean.astype(np.float32)
+        np.copyto(work, stack, casting="unsafe")
+        np.subtract(work, rounded, out=work)
+        variance = _variance(work, mean - rounded, n)
+        high = np.maximum.reduce(stack, axis=0)
+        value = _middle(stack) if rule.method == "median" else mean
         # Written so that NaN (an unusable sample) makes a pixel suspect.
-        np.maximum(high - rounded, rounded - np.minimum.reduce(stack, axis=0), out=rounded)
-        spread = np.sqrt(variance)
-        rounded += spread
-        with np.errstate(invalid="ignore"):
-            quiet = rounded <= rule.clip_sigma * rule.floor(mean - spread)
-        quiet |= saturated
-        suspect = np.flatnonzero(~quiet)
-    return value, variance, np.full(m, n, np.uint16), flags, suspect
+        quiet = high < rule.saturation
+        if n >= 3 and rule.method != "mean":
+            np.maximum(high - rounded, rounded - np.minimum.reduce(stack, axis=0), out=rounded)
+            spread = np.sqrt(variance)
+            rounded += spread
+            quiet &= rounded <= rule.limit(rule.floor(mean - spread))
+        elif not integers:
+            quiet &= np.isfinite(mean)
+    return value, variance, np.full(m, n, np.uint16), np.zeros(m, np.uint8), np.flatnonzero(~quiet)
 
 
 def judge(samples, rule):
-    """Combine pixels (n, c) that may hold an outlier or a NaN.
+    """Combine pixels (n, c) that may hold an outlier, a saturated sample or a NaN.
 
     Their medians and the reach of their farthest samples come first: most turn out quiet after all, and what
     `combine_quiet` found for them stands.  What is left is judged sample by sample in float64.
@@ -122,8 +124,10 @@ def judge(samples, rule):
         # A NaN spoils a median; the pixel is told by its extremes, which are NaN too.
         centre = _middle(samples if samples.dtype.kind in "iu" else np.nan_to_num(samples, nan=0.0))
         low, high = np.minimum.reduce(samples, axis=0), np.maximum.reduce(samples, axis=0)
-        reach = np.maximum(high - centre, centre - low)
-        where = np.flatnonzero(~(reach <= rule.clip_sigma * rule.floor(centre)))
+        with np.errstate(invalid="ignore"):
+            reach = np.maximum(high - centre, centre - low)
+            quiet = (reach <= rule.limit(rule.floor(centre))) & (high < rule.saturation)
+        where = np.flatnonzero(~quiet)
     return where, *_judge_samples(samples[:, where], rule)
 
 
@@ -136,6 +140,9 @@ def _variance(deviation, offset, n):
     """Sample variance from deviations (n, m) about the mean less ``offset`` (m,), the rounding of that mean."""
     if n < 2:
         return np.full(deviation.shape[1], np.nan, np.float32)
+    if deviation.shape[1] == 1:
+        # einsum would sum a lone column in another order.
+        return _variance(np.repeat(deviation, 2, axis=1), offset, n)[:1]
     squares = np.einsum("ij,ij->j", deviation, deviation)
     offset = offset.astype(np.float32)
     squares -= n * (offset * offset)
@@ -144,45 +151,62 @@ def _variance(deviation, offset, n):
 
 
 def _judge_samples(samples, rule):
-    """Judge every sample of the pixels (n, c) that may hold an outlier or a NaN, in float64."""
-    usable = np.isfinite(samples)
-    complete = usable.all(axis=0)
+    """Judge every sample of the pixels (n, c), in float64."""
+    total = samples.shape[0]
+    allowed = max(1, total // 10)
     samples = samples.astype(np.float64)
+    full = samples >= rule.saturation
+    if np.isinf(rule.saturation):
+        full = np.isposinf(samples)
+    usable = np.isfinite(samples) & ~full
     n = usable.sum(axis=0)
-    centre = _median(samples, usable, complete)
+    centre = _median(samples, usable)
     reject = np.zeros(samples.shape, bool)
     flags = np.zeros(n.size, np.uint8)
-    if rule.method != "mean":
-        with np.errstate(invalid="ignore"):
-            deviation = np.abs(samples - centre)
-            floor = np.broadcast_to(rule.floor(centre), centre.shape)
-            doubtful = np.flatnonzero(
-                (np.nanmax(np.where(usable, deviation, 0.0), axis=0) > rule.clip_sigma * floor) & (n >= 3)
-            )
-            mad = _median(deviation[:, doubtful], usable[:, doubtful], complete[doubtful])
-            limit = rule.clip_sigma * np.maximum(1.4826 * mad, floor[doubtful])
-            reject[:, doubtful] = (deviation[:, doubtful] > limit) & usable[:, doubtful]
-        lost = reject.sum(axis=0)
-        unstable = lost > np.maximum(1, n // 10)
-        reject[:, unstable] = False
-        flags[unstable] = UNSTABLE
+    flags[full.sum(axis=0) > allowed] = SATURATED
+    if rule.method != "mean" and total >= 3:
+        _reject_outliers(reject, flags, samples, usable, centre, rule)
     used = usable & ~reject
     n_used = used.sum(axis=0)
     with np.errstate(divide="ignore", invalid="ignore"):
         mean = np.where(used, samples, 0.0).sum(axis=0) / n_used
         deviation = np.where(used, samples - mean, 0.0)
         variance = np.where(n_used > 1, (deviation * deviation).sum(axis=0) / (n_used - 1.0), np.nan)
-    flags[n_used == 0] |= NO_DATA
-    value = centre if rule.method == "median" else mean
+    value = mean
+    if rule.method == "median":
+        # A few saturated hits are high samples like others: the median of all is the better one.
+        value = np.where(flags & SATURATED, centre, _median(samples, usable | full))
+    nothing = n_used == 0
+    value = np.where(nothing & full.any(axis=0), rule.saturation, value)
+    flags[nothing & ~full.any(axis=0)] |= NO_DATA
+    flags[nothing & full.any(axis=0)] |= SATURATED
     return value, variance, n_used, flags
 
 
-def _median(samples, usable, complete):
+def _reject_outliers(reject, flags, samples, usable, centre, rule):
+    """Fill ``reject`` (n, c) and flag the pixels that are unstable."""
+    n = usable.sum(axis=0)
+    with np.errstate(invalid="ignore"):
+        deviation = np.where(usable, np.abs(samples - centre), 0.0)
+        floor = np.broadcast_to(rule.floor(centre), centre.shape)
+        doubtful = np.flatnonzero((deviation.max(axis=0) > rule.limit(floor)) & (n >= 3))
+        deviation, usable, samples = deviation[:, doubtful], usable[:, doubtful], samples[:, doubtful]
+        limit = rule.limit(np.maximum(1.4826 * _median(deviation, usable), floor[doubtful]))
+        out = (deviation > limit) & usable
+    lost = out.sum(axis=0)
+    apart = np.where(out, samples, -np.inf).max(axis=0) - np.where(out, samples, np.inf).min(axis=0)
+    unstable = (lost > np.maximum(1, n[doubtful] // 10)) & ~((lost == 2) & (apart > limit))
+    out[:, unstable] = False
+    reject[:, doubtful] = out
+    flags[doubtful[unstable]] |= UNSTABLE
+
+
+def _median(samples, usable):
     """Median over axis 0 of the usable samples; NaN where there are none."""
     result = np.full(samples.shape[1], np.nan)
+    complete = usable.all(axis=0)
     if complete.any():
-        low, high = median_pair(np.ascontiguousarray(samples[:, complete]))
-        result[complete] = 0.5 * (low + high)
+        result[complete] = _middle(np.ascontiguousarray(samples[:, complete]))
     gaps = np.flatnonzero(~complete & usable.any(axis=0))
     if gaps.size:
         ordered = np.sort(np.where(usable[:, gaps], samples[:, gaps], np.inf), axis=0)
