@@ -29,7 +29,8 @@ def clip_efficiency(n, sigma, step, seed=1):
     if step:
         samples = step * np.rint(samples / step)
     stack = samples.astype(np.int16) if step else samples.astype(np.float32)
-    rule = combine.CombineRule("sigclip", CLIP, noise.pooled_scatter(samples[:, :50_000]) ** 2)
+    floor = noise.pooled_scatter(samples[:, :50_000]) ** 2
+    rule = combine.CombineRule("sigclip", CLIP, floor, step=float(step))
     ours, _, n_used, _ = combine.combine(stack, rule)
     theirs, used = mad_clip(samples, CLIP)
     plain = samples.mean(axis=0)

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from benchmarks.sections import SECTIONS, Plan
-from benchmarks.table import document
+from benchmarks.table import document, machine
 
 RESULTS = Path(__file__).resolve().parent / "results"
 
@@ -37,7 +37,7 @@ def main(argv=None):
         print(f"unknown section {', '.join(unknown)}, expected {', '.join(SECTIONS)}", file=sys.stderr)
         return 2
     side, repeats = (512, 2) if args.quick else (args.side, args.repeats)
-    started = time.perf_counter()
+    started, where = time.perf_counter(), machine()
     found, failed = [], []
     with tempfile.TemporaryDirectory(prefix="calibration-bench-", dir=args.folder) as folder:
         plan = Plan(Path(folder), side, args.frames, repeats, args.quick)
@@ -52,7 +52,7 @@ def main(argv=None):
                 failed.append(name)
                 continue
             print(found[-1].markdown(), flush=True)
-    text = document(found, time.perf_counter() - started, failed)
+    text = document(found, time.perf_counter() - started, failed, where)
     output = args.output
     if output is None and not args.quick and not args.sections:
         output = RESULTS / f"{datetime.now(UTC):%Y-%m-%d}.md"

@@ -67,7 +67,7 @@ def megabytes(size):
 
 
 def machine():
-    """Lines that say where and when a measurement was made."""
+    """Lines that say where and when a measurement was made; call it before, for the load of other programs."""
     versions = [f"Python {platform.python_version()}"]
     for name in PACKAGES:
         try:
@@ -78,9 +78,10 @@ def machine():
     if siril:
         versions.append(siril)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    load = f", load {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
     return [
         f"Date: {datetime.now(UTC):%Y-%m-%d}",
-        f"Machine: {_processor()}, {cores} cores usable, {_memory()}, {platform.system()} {platform.machine()}",
+        f"Machine: {_processor()}, {cores} cores usable, {_memory()}, {platform.system()} {platform.machine()}{load}",
         f"Versions: {', '.join(versions)}",
     ]
 
@@ -112,9 +113,16 @@ def _memory():
     return f"{size / 2**30:.0f} GiB"
 
 
-def document(sections, seconds=None, failed=()):
-    """Whole report in markdown.  failed : names of sections that could not be measured."""
-    lines = ["# Benchmarks", "", "Made by `make bench`.", "", *(f"- {line}" for line in machine()), ""]
+def document(sections, seconds=None, failed=(), where=None):
+    """Whole report in markdown.  failed : names of sections that could not be measured.  where : from `machine`."""
+    lines = [
+        "# Benchmarks",
+        "",
+        "Made by `make bench`.",
+        "",
+        *(f"- {line}" for line in where or machine()),
+        "",
+    ]
     if seconds is not None:
         lines += [f"Measured in {seconds:.0f} s.", ""]
     if failed:

@@ -84,7 +84,10 @@ def test_frames_repeat_under_their_own_names(tmp_path, monkeypatch):
     assert (first != second).any()
     assert (first == third).all()
     assert fits.getheader(paths[2])["CCD-TEMP"] == -5
-    assert peers.read_all([str(path) for path in paths], 2) == sum(path.stat().st_size for path in paths)
+    names, size = [str(path) for path in paths], sum(path.stat().st_size for path in paths)
+    target = bytearray(size)
+    assert peers.read_all(names, 2) == peers.read_all(names, 2, target) == size
+    assert bytes(target) == b"".join(path.read_bytes() for path in paths)
 
 
 def test_worker_answers_and_frames_are_made_once(tmp_path):
