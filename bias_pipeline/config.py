@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from utils.application.options import SharedOptions
+from utils.domain.bias_model import A_MAP, B_MAP, COVARIANCE, SUMMARY
 from utils.errors import OptionError
 
 FEW_FRAMES = 5
@@ -12,6 +13,13 @@ GRID_STEP = 1.0
 """Step of --generate-set [degC]."""
 PULL_LIMIT = 5.0
 """A pixel whose chi-square lies so many sigma above its expectation is not described by a line."""
+
+FIXED_NAMES = {
+    "make_masters": ("bias_grouped_by_temp/frame_levels.csv", "read_noise/read_noise.fits"),
+    "fit_model": tuple(f"bias_model/{name}" for name in (A_MAP, B_MAP, COVARIANCE, SUMMARY)),
+    "evaluate": ("evaluation/evaluation_summary.csv", "evaluation/evaluation_summary.png"),
+}
+"""Products of each step whose names do not depend on the frames: refused at the start where others have them."""
 
 
 @dataclass(frozen=True)

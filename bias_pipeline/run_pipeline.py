@@ -79,7 +79,7 @@ def build_parser():
 def main(argv):
     """Run the pipeline; returns the exit status."""
     args = build_parser().parse_args(argv)
-    from bias_pipeline.config import BiasConfig
+    from bias_pipeline.config import FIXED_NAMES, BiasConfig
     from bias_pipeline.context import Context
     from utils.application.log import setup_logging
     from utils.application.run_record import RunRecord
@@ -100,6 +100,7 @@ def main(argv):
     with RunRecord(
         shared.output_dir, "bias", args.mode, config, argv, dry_run=shared.dry_run, overwrite=shared.overwrite
     ) as record:
+        record.refuse_foreign(name for step in MODES[args.mode] for name in FIXED_NAMES.get(step, ()))
         context = Context(record)
         for name in MODES[args.mode]:
             if shared.dry_run and name not in ("select_frames", "make_masters"):

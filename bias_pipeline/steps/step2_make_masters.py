@@ -25,10 +25,16 @@ LEVEL_PIXELS = 1 << 20
 
 @dataclass(frozen=True)
 class SetNoise:
-    """Noise of the whole set: ``reference`` [ADU] of an ordinary pixel, ``factors`` of the groups relative to it."""
+    """Noise of the whole set.
+
+    reference : noise of an ordinary pixel [ADU].  factors : of the groups relative to it.  jitters : part of each group's
+    variance that the levels of its frames make, the same in all pixels [ADU^2]; jitter : that of the reference.
+    """
 
     reference: float
     factors: tuple
+    jitters: tuple
+    jitter: float
 
 
 def run(config, context):
@@ -71,7 +77,7 @@ def run(config, context):
                 rejected.append(1.0 - float(result.n_used.mean(dtype=np.float64)) / count)
                 for name in ("value", "variance", "n_used", "flags"):
                     spool.put((index, name), getattr(result, name))
-            pixels = pooled.finish(set_noise.reference)
+            pixels = pooled.finish(set_noise.reference, screening.step)
             common = _set_cards(config, screening, set_noise, pixels.prior_dof)
             jitter = _frame_jitter(groups, screening.zero)
             inputs = [g.frames.inputs(masters.input_datasums(g.frames, shared.jobs)) for g in groups]
@@ -92,7 +98,7 @@ def run(config, context):
                         **_level_cards(value, len(group.frames), jitter),
                     },
                     uncert=pixels.standard_error(n_used, factor, shared.combine, screening.step),
-                    dq=_quality(spool.get((index, "flags")), pixels.noisy, hot),
+                    dq=_quality(spool.get((index, "flags")), pixels, hot),
                     inputs=inputs[index],
                 )
                 record.add_product(
@@ -103,11 +109,20 @@ def run(config, context):
                     cards = {**group.frames.cards(), **common}
                     variance = spool.get((index, "variance"))
                     noise_maps.write_group(
-                        config, record, name, cards, variance, n_used, pixels, factor, inputs[index]
+                        config,
+                        record,
+                        name,
+                        cards,
+                        variance,
+                        n_used,
+                        pixels,
+                        factor,
+                        set_noise.jitters[index],
+                        inputs[index],
                     )
         _write_frame_levels(config, record, groups, names)
         noise_maps.write_pooled(
-            config, record, groups, common, pixels, [row for rows in inputs for row in rows]
+            config, record, groups, common, pixels, set_noise.jitter, [row for rows in inputs for row in rows]
         )
         frames = sum(len(group.frames) for group in groups)
         of = counted(frames, "frame")
@@ -157,9 +172,12 @@ def _noise_of_set(groups, screening, record):
             f"no temperature has two frames or they are equal: noise taken from neighbouring pixels ({reference:.3g} ADU),"
             " which holds the fixed pattern too"
         )
-    return SetNoise(
-        reference, tuple(float(s / reference) if k else 1.0 for s, k in zip(sigma, known, strict=True))
+    factors = np.where(known, sigma / reference, 1.0)
+    jitters = np.where(known, sigma**2 - np.array([group.within for group in groups]) ** 2, 0.0)
+    pooled = (
+        float(np.sum((weight * jitters / factors**2)[known]) / weight[known].sum()) if known.any() else 0.0
     )
+    return SetNoise(reference, tuple(factors.tolist()), tuple(jitters.tolist()), pooled)
 
 
 def _set_cards(config, screening, set_noise, prior_dof):
@@ -238,7 +256,7 @@ def _write_frame_levels(config, record, groups, names):
     record.add_product(path, "FRAME_LEVELS")
 
 
-def _quality(flags, noisy, hot):
+def _quality(flags, pixels, hot):
     """DQ of a master from the flags of the combination, the noise map and the hot-pixel mask."""
     # What each combination of the kernel's flags means, looked up by the flags themselves.
     meaning = np.zeros(256, np.int16)
@@ -247,7 +265,8 @@ def _quality(flags, noisy, hot):
     meaning[(codes & combine.SATURATED) != 0] |= DQ.SATURATED | DQ.DO_NOT_USE
     meaning[(codes & combine.NO_DATA) != 0] |= DQ.NO_DATA
     dq = meaning[flags]
-    dq[noisy] |= DQ.NOISY
+    dq[pixels.noisy] |= DQ.NOISY
+    dq[pixels.frozen] |= DQ.DO_NOT_USE | DQ.UNRELIABLE_FIT
     if hot is not None:
         dq[hot] |= DQ.HOT
     return dq

@@ -131,6 +131,14 @@ class RunRecord:
             self._note(relative)
         return path
 
+    def refuse_foreign(self, names):
+        """Refuse, before anything is written, names below the output folder that files of others have.
+
+        Raises RefusedOutputError for the first of them (unless overwrite).
+        """
+        for name in names:
+            self._refuse_foreign(self.output_dir / name)
+
     def add_product(self, path, prodtype, **facts):
         """List a product that has been written; it belongs to the current step. Facts are kept with it."""
         self._add(path, prodtype, facts)

@@ -37,7 +37,9 @@ class FrameGroup:
     @property
     def exposure(self):
         """Mean exposure time of the frames [s]."""
-        return float(np.mean([entry["exposure"] or 0.0 for entry in self.entries]))
+        exposures = [entry["exposure"] or 0.0 for entry in self.entries]
+        # A mean of equal numbers need not be that number.
+        return exposures[0] if min(exposures) == max(exposures) else float(np.mean(exposures))
 
     @property
     def times(self):

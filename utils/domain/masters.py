@@ -63,6 +63,7 @@ class PixelNoise:
 
     variance : of one sample, moderated, at the reference noise [ADU^2].  own : the pixel's own scatter, NaN where no
     group holds two samples [ADU^2].  dof : degrees of freedom of own.  noisy : bool, beyond the sensor's distribution.
+    frozen : bool, never changes though its neighbours do: not a live pixel.
     prior [ADU], prior_dof : noise of the sensor and its weight.
     """
 
@@ -70,6 +71,7 @@ class PixelNoise:
     own: np.ndarray
     dof: np.ndarray
     noisy: np.ndarray
+    frozen: np.ndarray
     prior: float
     prior_dof: float
 
@@ -77,20 +79,27 @@ class PixelNoise:
         """Error of a combined value, 1 sigma (ny, nx) float32 [ADU].
 
         n_used : samples used.  factor : noise of the group over the reference.  method : of the combination; a median
-        is less certain than a mean, by the exact factor of its n.  lsb : converter step [ADU], whose phase error
-        averaging does not remove.  NaN where nothing was used.
+        is less certain than a mean, by the exact factor of its n.  lsb : converter step [ADU]: of its rounding a mean
+        keeps the phase error, a median of integers nearly all.  NaN where nothing was used.
         """
         error = np.empty_like(self.variance)
         table = np.full(1, np.nan, np.float32)
-        for target, variance, n in in_pieces(error, self.variance, n_used):
+        prior = np.float32(self.prior_dof)
+        for target, variance, dof, noisy, n in in_pieces(error, self.variance, self.dof, self.noisy, n_used):
             if n.max() >= table.size:
                 table = _error_table(table, int(n.max()))
             if method == "median":
                 _fill_medians(table, n)
-            np.sqrt(variance, out=target)
-            target *= table[n] * np.float32(factor)
             read = np.maximum(variance - np.float32(lsb * lsb / 12.0), np.float32(0.0))
-            if read.min() < lsb * lsb:
+            rounded = method == "median" and lsb > 0
+            # A moderated variance is the scale of what sigma^2 may be; errors need its mean.
+            own = noisy | (self.prior_dof == 0)
+            mean = np.where(own, np.float32(1.0), noise.expected_variance(dof + prior))
+            np.sqrt((read if rounded else variance) * mean, out=target)
+            target *= table[n] * np.float32(factor)
+            if rounded:
+                np.hypot(target, noise.median_rounding(n, lsb), out=target, casting="same_kind")
+            elif read.min() < lsb * lsb:
                 phase = noise.phase_error(np.sqrt(read), lsb)
                 np.hypot(target, phase, out=target, casting="same_kind")
         return error
@@ -132,8 +141,10 @@ class PooledNoise:
             squares += np.where(free > 0, variance, np.float32(0.0)) * free * scale
             dof += free
 
-    def finish(self, fallback):
+    def finish(self, fallback, lsb=0.0):
         """Moderate the pooled variances; fallback : noise [ADU] where no group holds two frames that differ.
+
+        lsb : converter step [ADU]; noise well above it cannot leave a live pixel without any scatter.
 
         Returns a `PixelNoise`; the maps of this object become its own.
         """
@@ -143,14 +154,20 @@ class PooledNoise:
         # Frames without any scatter (one frame repeated) tell no more of the noise than single frames do.
         if not np.nanmax(own, initial=0.0) > 0:
             variance = np.full(own.shape, fallback * fallback, np.float32)
-            return PixelNoise(variance, own, dof, np.zeros(own.shape, bool), fallback, 0.0)
+            nowhere = np.zeros(own.shape, bool)
+            return PixelNoise(variance, own, dof, nowhere, nowhere.copy(), fallback, 0.0)
         # Odd strides: even ones would see one colour of a mosaic, or one converter, only.
         thin = tuple(slice(None, None, size // 512 | 1) for size in own.shape)
-        prior, prior_dof = noise.variance_prior(own[thin], dof[thin])
+        sampled, of = own[thin], dof[thin]
+        frozen = np.zeros(own.shape, bool)
+        if noise.impossible_zeros(sampled, lsb):
+            frozen = (own == 0) & (dof > 0)
+            sampled = np.where(sampled > 0, sampled, np.float32(np.nan))
+        prior, prior_dof = noise.variance_prior(sampled, of)
         variance, noisy = np.empty_like(own), np.empty(own.shape, bool)
         for target, flag, scatter, n in in_pieces(variance, noisy, own, dof):
             target[:], flag[:] = noise.moderate_variance(scatter, n, prior, prior_dof)
-        return PixelNoise(variance, own, dof, noisy, math.sqrt(prior), prior_dof)
+        return PixelNoise(variance, own, dof, noisy, frozen, math.sqrt(prior), prior_dof)
 
 
 def input_datasums(group, jobs):

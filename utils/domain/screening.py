@@ -12,6 +12,7 @@ import numpy as np
 from utils.domain.frame_groups import FrameGroup
 from utils.errors import InputError
 from utils.fits_io.frame_sample import sample_group
+from utils.fits_io.naming import label
 from utils.kernels import adu_scale as stored_step
 from utils.kernels import groups as grouping
 from utils.kernels import noise, screen, zero_level
@@ -20,6 +21,8 @@ SESSION_GAP = 6 * 3600.0
 """A pause between frames longer than this starts a new session [s]."""
 KNOWN_SLOPE = 3.0
 """Drift is taken out where the slope of the zero level is so many times its error."""
+CUT_FRACTION = 0.01
+"""Pixels cut at the converter's lowest value that are worth a warning."""
 NOISE_VALUES = 1 << 20
 """Values from which the noise of a group is measured."""
 
@@ -152,13 +155,18 @@ def _judge(group, sample, session, result, limits):
     notes = []
     if zeros:
         notes.append(
-            f"{zeros} frames at {group.temperature:.1f} degC hold blocks of zeros: is the bias level near 0?"
+            f"{zeros} frames at {label(group.temperature, 1)} degC hold blocks of zeros: is the bias level near 0?"
+        )
+    if sample.cut > CUT_FRACTION and result.step > 0:
+        notes.append(
+            f"{sample.cut:.0%} of the pixels at {label(group.temperature, 1)} degC are cut at 0, the converter's lowest"
+            " value: their means are too high and their noise too low"
         )
     notes += _level_notes(group, level - expected, session, sigma, limits)
     if tolerated:
         notes.append(
-            f"{tolerated} of {len(group)} frames at {group.temperature:.1f} degC are off the level of the others: too many"
-            " to be faults of single frames, kept"
+            f"{tolerated} of {len(group)} frames at {label(group.temperature, 1)} degC are off the level of the others:"
+            " too many to be faults of single frames, kept"
         )
     return found | jumped, notes
 
@@ -170,8 +178,8 @@ def _level_notes(group, level, session, sigma, limits):
         scatter = 1.4826 * float(np.median(np.abs(own - np.median(own)))) if own.size else 0.0
         if own.size >= limits.min_frames and scatter > sigma:
             return [
-                f"levels of the frames at {group.temperature:.1f} degC scatter by {scatter:.2f} ADU, more than the noise"
-                f" of a pixel ({sigma:.2f} ADU): is the zero level stable?"
+                f"levels of the frames at {label(group.temperature, 1)} degC scatter by {scatter:.2f} ADU, more than"
+                f" the noise of a pixel ({sigma:.2f} ADU): is the zero level stable?"
             ]
     return []
 
@@ -209,6 +217,7 @@ class _Sampled:
     spatial: float = math.nan
     tile_pixels: int = 1
     saturated: np.ndarray = None
+    cut: float = 0.0
 
     def to_product_adu(self, scale, saturation):
         """Reduce the sampled rows to levels and noise in product ADU, and let them go."""
@@ -216,6 +225,10 @@ class _Sampled:
         self.rows = None
         with np.errstate(invalid="ignore"):
             self.saturated = (rows >= saturation).mean(axis=(1, 2))
+            low = rows <= 0
+        if not (rows < 0).any():
+            # Pixels that reach the converter's lowest value in some frames and not in others.
+            self.cut = float((low.any(axis=0) & ~low.all(axis=0)).mean())
         self.level, self.uneven, self.spread = screen.frame_levels(rows)
         first = int(np.argmax(np.isfinite(self.level)))  # A frame that is blank all over tells nothing.
         self.reference = screen.robust_level(rows[first])[0] - self.level[first]

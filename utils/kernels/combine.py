@@ -5,8 +5,9 @@ The rule of the clipped mean, for each pixel and its n samples:
 1. centre = median of the samples; scale = max(1.4826 MAD, noise floor at the centre's level);
 2. a sample is rejected when it lies more than k scales, and half a step of the converter, from the centre: one
    pass, n >= 3 only; the half step is the rounding of a sample, which would cost good ones where noise is coarse;
-3. a pixel that loses more than ``max(1, n // 10)`` samples is not struck by cosmic hits but unstable (telegraph
-   noise, hot): it keeps all of its samples and is flagged; two that differ by more than the limit are two hits;
+3. a pixel that loses more than ``max(1, n // 10)`` samples (or than chance allows at a small k) is not struck by
+   cosmic hits but unstable (telegraph noise, hot): it keeps all of its samples and is flagged; two that differ by
+   more than the limit are two hits;
 4. a saturated sample is none: it is left out; a pixel that loses more than ``max(1, n // 10)`` that way is flagged,
    and has the saturation level where all are;
 5. the result is the mean of the samples that are left.
@@ -17,6 +18,7 @@ gathered and judged, so the cost is near that of a mean.
 """
 
 from dataclasses import dataclass
+from math import erfc, sqrt
 
 import numpy as np
 
@@ -57,6 +59,11 @@ class CombineRule:
         if self.inverse_gain == 0.0:
             return self.floor_variance**0.5
         return np.sqrt(self.floor_variance + self.inverse_gain * np.maximum(level - self.zero_level, 0.0))
+
+    def allowed(self, n):
+        """Samples that a steady pixel may lose: to hits, or by chance where k is small (mean and 3 sigma)."""
+        chance = n * erfc(self.clip_sigma / sqrt(2.0))
+        return np.maximum(np.maximum(1, n // 10), np.floor(chance + 3.0 * np.sqrt(chance)))
 
     def limit(self, scale):
         """Distance from the centre beyond which a sample is rejected, for a scale."""
@@ -195,7 +202,7 @@ def _reject_outliers(reject, flags, samples, usable, centre, rule):
         out = (deviation > limit) & usable
     lost = out.sum(axis=0)
     apart = np.where(out, samples, -np.inf).max(axis=0) - np.where(out, samples, np.inf).min(axis=0)
-    unstable = (lost > np.maximum(1, n[doubtful] // 10)) & ~((lost == 2) & (apart > limit))
+    unstable = (lost > rule.allowed(n[doubtful])) & ~((lost == 2) & (apart > limit))
     out[:, unstable] = False
     reject[:, doubtful] = out
     flags[doubtful[unstable]] |= UNSTABLE

@@ -114,6 +114,12 @@ def pooled_scatter(samples, keep=5.0, iterations=10):
     return sqrt(sigma2)
 
 
+def impossible_zeros(variance, lsb):
+    """True where variances of exactly 0 cannot come from live pixels: the others scatter by more than 0.7 steps."""
+    living = variance[np.isfinite(variance) & (variance > 0)]
+    return living.size > 0 and float(np.median(living)) > (0.7 * lsb) ** 2
+
+
 def variance_prior(variance, dof):
     """Sensor's own distribution of pixel variances: prior value and its weight in degrees of freedom.
 
@@ -187,7 +193,8 @@ def moderate_variance(variance, dof, prior, prior_dof, outlier_sigma=5.0):
     variance : float32 [ADU^2], NaN or zero degrees of freedom take the prior.  dof : integers, of each variance.
     prior, prior_dof : from `variance_prior`.  A pixel whose variance lies more than ``outlier_sigma`` (in the
     Wilson-Hilferty sense) above the prior is not of the prior's population: it keeps its own variance.
-    Returns (moderated variance float32, noisy) with noisy the boolean map of those pixels.
+    Returns (moderated variance float32, noisy) with noisy the boolean map of those pixels.  The moderated variance is the
+    scale of the posterior; `expected_variance` makes an error of it.
     """
     variance = np.asarray(variance, dtype=np.float32)
     dof = np.broadcast_to(np.asarray(dof).astype(np.int32, copy=False), variance.shape)
@@ -202,6 +209,30 @@ def moderate_variance(variance, dof, prior, prior_dof, outlier_sigma=5.0):
         moderated = prior + weight * (variance - np.float32(prior))
     moderated = np.where(known, np.where(noisy, variance, moderated), np.float32(prior))
     return moderated.astype(np.float32, copy=False), noisy
+
+
+def expected_variance(dof):
+    """Mean of sigma^2 over its scale, ``n / (n - 2)``, where the scale has ``dof`` degrees of freedom (Smyth 2004).
+
+    dof : own and prior degrees of freedom together.  Below 5 the factor stays at that of 5: the mean is hardly defined.
+    """
+    n = np.maximum(dof, np.float32(5.0))
+    return n / (n - np.float32(2.0))
+
+
+def expected_noise(dof):
+    """Mean of sigma over the root of its scale: ``sqrt(n/2) Gamma((n-1)/2) / Gamma(n/2)``, by ``1 + 3/4n + 25/32n^2``.
+
+    dof : own and prior degrees of freedom together, float32 stays float32.  Exact below 8.
+    """
+    dof = np.atleast_1d(np.asarray(dof))
+    inverse = 1.0 / (dof if dof.dtype == np.float32 else dof.astype(np.float64))
+    factor = 1.0 + inverse * (0.75 + 0.78125 * inverse)
+    few = dof < 8
+    if few.any():
+        n = np.maximum(dof[few].astype(np.float64), 2.0)
+        factor[few] = np.sqrt(n / 2.0) * np.exp(special.gammaln((n - 1) / 2) - special.gammaln(n / 2))
+    return factor
 
 
 def scatter_bias(dof):
@@ -220,20 +251,32 @@ def scatter_bias(dof):
     return factor
 
 
-def read_noise(variance, dof, lsb):
+def read_noise(variance, dof, lsb, *, common=0.0, prior_dof=0.0, noisy=None):
     """Read noise of every pixel and its error, from the variance of samples.
 
-    variance : float32 [ADU^2].  dof : of each, float32 of the same shape, values below 1 count as 1.
-    lsb : converter step [ADU], whose ``lsb^2 / 12`` is taken out.
+    variance : float32 [ADU^2], moderated with ``prior_dof`` except where ``noisy``.  dof : own degrees of freedom, float32
+    of the same shape, values below 1 count as 1.  lsb : converter step [ADU], whose ``lsb^2 / 12`` is taken out.
+    common : variance that all pixels of a frame share (jitter of the frames' levels), taken out too [ADU^2].
     Returns (read noise, error), float32 [ADU]; the bias of the root is corrected.
     """
     read, error = np.empty_like(variance), np.empty_like(variance)
-    step = np.float32(lsb * lsb / 12.0)
-    for v, n, r, e in in_pieces(variance, dof, read, error):
-        n = np.maximum(n, np.float32(1.0))
-        least = np.maximum(v, step)
-        np.sqrt(least - step, out=r)
+    noisy = np.ones(variance.shape, bool) if noisy is None else noisy
+    other = np.float32(lsb * lsb / 12.0 + common)
+    for v, n, alone, r, e in in_pieces(variance, dof, noisy, read, error):
+        total = np.maximum(n, np.float32(1.0)) + np.where(alone, np.float32(0.0), np.float32(prior_dof))
+        least = np.maximum(v, other)
+        np.sqrt(least - other, out=r)
         # d RN = d(variance) / 2 RN, and d(variance) = variance sqrt(2 / n); sqrt(variance) stands in for RN = 0.
-        e[:] = least * np.sqrt(0.5 / n) / np.where(r > 0, r, np.sqrt(least))
-        r /= scatter_bias(n)
+        e[:] = least * np.sqrt(0.5 / total) / np.where(r > 0, r, np.sqrt(least))
+        # A pixel's own scatter underestimates it; a moderated one is the root of a mean, below the mean of roots.
+        r *= np.where(alone, 1.0 / scatter_bias(total), expected_noise(total))
     return read, error
+
+
+def median_rounding(n, lsb):
+    """Error of the median of n integers from their rounding, which averaging does not remove, 1 sigma.
+
+    The median of an odd number of integers is one of them: ``lsb / sqrt(12)``; of an even number it stands on half steps.
+    Noise well below one step leaves it larger still.
+    """
+    return lsb / np.sqrt(np.where(np.asarray(n) % 2, 12.0, 24.0))
