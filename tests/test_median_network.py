@@ -61,3 +61,11 @@ def test_strided_and_single_columns(n):
     for view in (wide[:, 4:29:3], wide[:, :1], wide[:, ::-1], wide[::-1]):
         low, high = median_pair(view)
         np.testing.assert_array_equal((low.astype(float) + high) / 2, np.median(view, axis=0))
+
+
+@pytest.mark.parametrize("n", [7, 128, 129, 200])
+def test_further_axes_are_kept(n):
+    stack = np.random.default_rng(n).integers(0, 999, (n, 3, 5)).astype(np.int16)
+    low, high = median_pair(stack)
+    assert low.shape == high.shape == (3, 5)
+    np.testing.assert_array_equal(0.5 * (low.astype(float) + high), np.median(stack, axis=0))

@@ -60,12 +60,12 @@ def _stored(samples):
     """Samples as they stand in a FITS file: uint8, or big-endian less 32768 in this thread's buffer."""
     if samples.dtype == np.uint8:
         return samples
-    stored = _bytes("stored", samples.nbytes).view(np.uint16).reshape(samples.shape)
-    # Flipping the top bit subtracts 32768.
-    np.bitwise_xor(samples, np.uint16(0x8000), out=stored)
-    big_endian = stored.view(">u2")
-    np.copyto(big_endian, stored)
-    return big_endian
+    stored = _bytes("stored", samples.nbytes).view(">u2").reshape(samples.shape)
+    np.copyto(stored, samples)
+    # Flipping the top bit subtracts 32768; it stands in the first byte of a stored sample.
+    flipped = stored.view("<u2")
+    np.bitwise_xor(flipped, np.uint16(0x0080), out=flipped)
+    return stored
 
 
 def _bytes(name, n_bytes):

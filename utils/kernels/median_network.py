@@ -50,14 +50,16 @@ def _odd_even_merge_sort(n):
 def median_pair(stack):
     """Return the two middle order statistics over axis 0 (the same array twice for odd n).
 
-    stack : (n, m) of integers or floats without NaN; not changed.
-    Returns low (m,), high (m,), of the stack's type.  The median is their mean.
+    stack : (n, ...) of integers or floats without NaN; not changed.
+    Returns low (...), high (...), of the stack's type.  The median is their mean.
     """
     n = stack.shape[0]
     if n > NETWORK_LIMIT:
         low, high = (n - 1) // 2, n // 2
-        ordered = np.partition(np.ascontiguousarray(stack.T), sorted({low, high}), axis=1)
-        return ordered[:, low], ordered[:, high]
+        ordered = np.ascontiguousarray(stack.reshape(n, -1).T)
+        ordered.partition(sorted({low, high}), axis=1)
+        shape = stack.shape[1:]
+        return ordered[:, low].reshape(shape), ordered[:, high].reshape(shape)
     steps, low, high = median_comparators(n)
     lanes = list(stack)
     owned = [False] * n
