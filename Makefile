@@ -6,11 +6,13 @@ DEMO := demo
 .PHONY: demo test lint format bench validate clean
 .DELETE_ON_ERROR:
 
-# A simulated campaign of raw camera files becomes FITS, an index, a bias model and a report.
+# A simulated campaign of raw camera files becomes FITS, an index, a bias and a dark model, each with a report.
 demo: $(DEMO)/campaign/.complete
 	$(PY) -m utils.raw_to_fits $(DEMO)/campaign/Bias $(DEMO)/campaign/Darks $(DEMO)/campaign/Flats
 	$(PY) bias_pipeline/run_pipeline.py --mode full --basepath $(DEMO)/campaign --output-dir $(DEMO)/bias_output --overwrite
-	@echo "Report: $(CURDIR)/$(DEMO)/bias_output/report.html"
+	$(PY) dark_pipeline/run_pipeline.py --mode full --basepath $(DEMO)/campaign --output_dir $(DEMO)/dark_output --overwrite \
+	    --bias-model $(DEMO)/bias_output/bias_model
+	@echo "Reports: $(CURDIR)/$(DEMO)/bias_output/report.html $(CURDIR)/$(DEMO)/dark_output/report.html"
 
 test: .venv/dev.stamp
 	$(PY) -m pytest -n auto

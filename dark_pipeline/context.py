@@ -1,0 +1,20 @@
+"""What the steps of one run share."""
+
+from dataclasses import dataclass
+
+from utils.application.run_record import RunRecord
+
+
+@dataclass
+class Context:
+    """The run record, and what early steps leave for the next ones.
+
+    groups (FrameGroup of dark frames), bias_entries, images (path -> FitsImage) : set by step 1.  bias : `BiasSource` or
+    None, set by step 2.
+    """
+
+    record: RunRecord
+    groups: list | None = None
+    bias_entries: list | None = None
+    images: dict | None = None
+    bias: object = None

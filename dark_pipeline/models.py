@@ -1,0 +1,144 @@
+"""Fitted models as files: maps with errors and covariance, global parameters, numbers for the record."""
+
+import io
+import math
+
+import numpy as np
+
+from dark_pipeline.products import hot_header
+from utils.domain.dark_maps import combined_quality
+from utils.domain.dark_model import EQUATION_1D, EQUATION_2D, MAPS_1D, MAPS_2D
+from utils.domain.frame_groups import dates_of_masters
+from utils.fits_io.atomic import write_bytes
+from utils.fits_io.products import DQ, header_from_inputs, write_product
+from utils.kernels.dark_sensor import BOLTZMANN_EV, KELVIN
+
+ERRMODEL = "UNCERT(T,t)^2 = g C g, g = (r/A, r (T-T_MIN), r ln t)"
+
+
+def model_cards(maps, law, t_min, two):
+    """Cards of a model: enough to evaluate it without this code."""
+    headers = maps.headers
+    frames = np.array([h["NCOMBINE"] for h in headers], np.float64)
+    mean = float(np.average(maps.temperature, weights=frames))
+    cards = {
+        **header_from_inputs(headers),
+        "CALTYPE": ("DARK", "kind of the frames"),
+        "MODEL": (EQUATION_2D if two else EQUATION_1D, "T in degC, t in s"),
+        "ERRMODEL": (ERRMODEL, "C: UNCERT^2 and covariance maps"),
+        "GAMMADEF": ("rate", "GAMMA is 0 for a linear dark") if two else None,
+        "T_MIN": (t_min, "[degC] lowest temperature of the set; A is given there"),
+        "T_MAX": (float(maps.temperature.max()), "[degC] highest temperature fitted"),
+        "E_MIN": (float(maps.exposure.min()), "[s] shortest exposure fitted"),
+        "E_MAX": (float(maps.exposure.max()), "[s] longest exposure fitted"),
+        "NMAPS": (len(headers), "maps fitted"),
+        "NCOMBINE": (int(frames.sum()), "frames behind the maps"),
+        "TEMP": (mean, "[degC] mean temperature of the frames"),
+        "TEMPSTD": (
+            float(np.sqrt(np.average((maps.temperature - mean) ** 2, weights=frames))),
+            "[degC] scatter",
+        ),
+        "TEMPMIN": (min(h["TEMPMIN"] for h in headers), "[degC] lowest frame"),
+        "TEMPMAX": (max(h["TEMPMAX"] for h in headers), "[degC] highest frame"),
+        "EXPTIME": (float(np.average(maps.exposure, weights=frames)), "[s] mean exposure"),
+        "OFFSET": (float(np.mean(law.offset)), "[adu] darks above bias, taken out of the fit"),
+        "OFFSTERR": (float(np.max(law.offset_error)) if law.separable else None, "[adu] its error"),
+        "OFFSTFIT": (law.separable, "temperatures tell an offset from GAMMA"),
+        "GFIXED": (not law.gamma_free, "one exposure: GAMMA = 0, not measured") if two else None,
+        "B_G": (law.b.mean, "[1/K] B of the sensor"),
+        "B_GERR": (_finite(law.b.error), "[1/K] its error"),
+        "B_GSIG": (law.b.sigma, "[1/K] scatter of B over pixels"),
+        "GAMMA_G": (law.gamma.mean, "GAMMA of the sensor") if two else None,
+        "GAMMAERR": (_finite(law.gamma.error), "its error") if two else None,
+        "GAMMASIG": (law.gamma.sigma, "scatter of GAMMA over pixels") if two else None,
+        "DATE-OBS": None,
+    }
+    return {key: value for key, value in cards.items() if value is not None} | dates_of_masters(headers)
+
+
+def _finite(value):
+    return value if math.isfinite(value) else None
+
+
+def quality(maps, fit, bright_bits, gamma_fixed=False):
+    """DQ of a model; gamma that is held without data is flagged in every pixel."""
+    dq = combined_quality(maps)
+    dq |= bright_bits
+    dq[fit.unreliable.reshape(maps.shape)] |= DQ.UNRELIABLE_FIT
+    if gamma_fixed:
+        dq |= np.int16(DQ.UNRELIABLE_FIT)
+    return dq
+
+
+def write_model(config, record, folder, maps, law, fit, t_min, *, two, **facts):
+    """Write the maps of a fit; returns their cards and A_g [ADU/s]."""
+    shape = maps.shape
+    dq = quality(maps, fit, np.int16(0), two and not law.gamma_free)
+    good = (dq & (DQ.UNRELIABLE_FIT | DQ.HOT | DQ.NO_DATA)).ravel() == 0
+    good = good if good.any() else np.isfinite(fit.params[0])
+    a_g = float(np.median(fit.params[0][good]))
+    cards = model_cards(maps, law, t_min, two) | {"A_G": (a_g, "[adu/s] A of the sensor")} | hot_header(maps)
+    sigma = np.sqrt(fit.cov[[0, 3, 5]])
+    names = MAPS_2D if two else MAPS_1D
+    suffix = "_2D" if two else ""
+    inputs = [
+        {
+            "file": path.relative_to(config.output_dir).as_posix(),
+            "temperature": header["TEMP"],
+            "exposure": header["EXPTIME"],
+            "time": None,
+            "datasum": header.get("DATASUM"),
+        }
+        for path, header in zip(maps.paths, maps.headers, strict=True)
+    ]
+    plan = [("DARK_A", fit.params[0], sigma[0], "adu/s", ()), ("DARK_B", fit.params[1], sigma[1], "1/K", ())]
+    if two:
+        plan.append(("DARK_GAMMA", fit.params[2], sigma[2], "", ()))
+    extra = [("CHI2_RED", fit.chi2_red.reshape(shape), ""), ("NUSED", fit.n_used.reshape(shape), "")]
+    if two:
+        extra += [
+            ("COV_AG", fit.cov[2].reshape(shape), "adu/s"),
+            ("COV_BG", fit.cov[4].reshape(shape), "1/K"),
+        ]
+    plan.append(("DARK_COVARIANCE", fit.cov[1], None, "adu/(s K)", extra))
+    for name, (prodtype, data, uncert, unit, more) in zip(names, plan, strict=True):
+        path = record.claim(config.output_dir / folder / name)
+        write_product(
+            path,
+            data.reshape(shape),
+            prodtype=prodtype + suffix,
+            unit=unit,
+            cards=cards,
+            uncert=None if uncert is None else uncert.reshape(shape),
+            dq=dq,
+            inputs=inputs,
+            extra=more,
+        )
+        record.add_product(path, prodtype + suffix, **facts)
+    return cards, a_g, dq
+
+
+def write_global(config, record, path, **values):
+    """Write the sensor-wide parameters as an .npz file."""
+    buffer = io.BytesIO()
+    np.savez(buffer, **values)
+    path = record.claim(config.output_dir / path)
+    write_bytes(path, [buffer.getvalue()])
+    record.add_product(path, "GLOBAL_PARAMS")
+
+
+def temperature_numbers(law):
+    """Doubling temperature [degC] and apparent activation energy [eV] with errors, and the better law."""
+    b, error = law.b.mean, law.b.error
+    pivot = law.design.pivot_t + KELVIN
+    better = "exponential" if law.exponential_chi2 <= law.arrhenius_chi2 else "Arrhenius"
+    return {
+        "doubling_temperature_degc": math.log(2.0) / b,
+        "doubling_temperature_error_degc": _finite(math.log(2.0) / b**2 * error),
+        "activation_energy_ev": BOLTZMANN_EV * pivot**2 * b,
+        "activation_energy_error_ev": _finite(BOLTZMANN_EV * pivot**2 * error),
+        "activation_energy_at_degc": law.design.pivot_t,
+        "better_temperature_law": better,
+        "chi2_exponential": law.exponential_chi2,
+        "chi2_arrhenius": law.arrhenius_chi2,
+    }

@@ -1,0 +1,43 @@
+"""Fit ``rate(T) = A exp(B (T - T_MIN))`` to the maps of each exposure, pixel by pixel."""
+
+import numpy as np
+
+from dark_pipeline.models import write_global, write_model
+from dark_pipeline.products import MODEL_1D, folders_of, open_dark_maps
+from utils.domain.dark_maps import fit_all, sensor_of
+from utils.domain.dark_model import GLOBAL_1D
+from utils.fits_io.naming import counted, exposure_label
+
+
+def run(config, context):
+    """Fit the 1-D models.
+
+    Reads: the dark-current maps of run.json, bias_used/.
+    Writes: dark_model/exp_*/A_map.fits, B_map.fits, AB_covariance.fits, global_params.npz; an exposure at one temperature
+    has none, which is said (status 1).
+    """
+    record = context.record
+    with record.step("fit_1d") as step:
+        maps, bright, _ = open_dark_maps(config, record)
+        folders = folders_of(maps.exposure)
+        made = 0
+        for member in maps.by_exposure():
+            some = maps.subset(np.sort(member))
+            folder = f"{MODEL_1D}/{folders[member[0]]}"
+            if np.ptp(some.temperature) < 2.0 * float(some.headers[0].get("TTOL", 0.5)):
+                at = f"{exposure_label(some.exposure.mean())} s is at one temperature ({some.temperature.mean():.1f} degC)"
+                record.missing(folder, f"{at}, a model needs two")
+                continue
+            law = sensor_of(some, bright, gamma_free=False, offset_free=False, thorough=False)
+            t_min = float(some.temperature.min())
+            fit = fit_all(some, law, bright, t_min, jobs=config.shared.jobs)
+            exposure = float(some.exposure.mean())
+            _, a_g, _ = write_model(
+                config, record, folder, some, law, fit, t_min, two=False, exposure=exposure
+            )
+            write_global(config, record, f"{folder}/{GLOBAL_1D}", A_g=a_g, B_g=law.b.mean, t_min=t_min)
+            section = f"1-D model, {exposure_label(exposure)} s"
+            record.value("A_g", a_g, "adu/s", section=section)
+            record.value("B_g", law.b.mean, "1/degC", law.b.error, section=section)
+            made += 1
+        step.summary = f"A exp(B dT) for {counted(made, 'exposure')}"

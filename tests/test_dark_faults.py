@@ -1,0 +1,175 @@
+"""The fault table of the dark pipeline: what is refused, what is said, what is made nevertheless."""
+
+import dark_frames
+import numpy as np
+import pytest
+from bias_frames import REAL, files, record, rows, write_frame
+
+from utils.fits_io.product_reader import read_product
+from utils.fits_io.products import DQ
+
+SMALL = {"n": 4, "bias_n": 4}
+
+
+def take(folder, **plan):
+    camera = dark_frames.sensor((16, 20), 5)
+    dark_frames.campaign(folder, camera, 5, **(SMALL | plan))
+    return camera
+
+
+def refused(capsys, *words):
+    assert dark_frames.run(*words) == 2
+    text = capsys.readouterr().err
+    assert len([line for line in text.splitlines() if line.startswith("error")]) == 1
+    return text
+
+
+def test_one_temperature_gives_maps_and_hot_pixels_but_no_model(tree, tmp_path):
+    take(tree, temperatures=(5,))
+    assert dark_frames.run("--basepath", tree, "--output-dir", tmp_path / "out") == 1
+    made = files(tmp_path / "out")
+    assert "dark_model_2d/hot_pixels.fits" in made
+    assert any(name.startswith("dark_masks_by_temp/exp_5p00/") for name in made)
+    assert "dark_model_2d/A_map_2D.fits" not in made
+    missing = {one["what"] for one in record(tmp_path / "out")["runs"][-1]["missing"]}
+    assert {"dark_model_2d", "dark_model/exp_5p00"} <= missing
+
+
+def test_one_exposure_holds_gamma(tree, tmp_path):
+    take(tree, exposures=(20,))
+    assert dark_frames.run("--basepath", tree, "--output-dir", tmp_path / "out") == 0
+    gamma = read_product(tmp_path / "out/dark_model_2d/GAMMA_map_2D.fits")
+    assert not gamma.data.any()
+    assert gamma.header["GFIXED"]
+    assert ((gamma.dq & DQ.UNRELIABLE_FIT) != 0).all()
+
+
+def test_no_bias(tree, tmp_path, capsys):
+    take(tree, bias_n=0)
+    text = refused(capsys, "--basepath", tree, "--output-dir", tmp_path / "out")
+    assert "no bias frame" in text
+    assert not (tmp_path / "out").exists()
+    assert dark_frames.run("--basepath", tree, "--output-dir", tmp_path / "out", "--no-bias") == 0
+    head = read_product(next((tmp_path / "out/dark_masks_by_temp/exp_5p00").iterdir())).header
+    assert head["NOBIAS"]
+
+
+def test_no_darks(tree, tmp_path, capsys):
+    take(tree, temperatures=())
+    assert "no dark frame" in refused(capsys, "--basepath", tree, "--output-dir", tmp_path / "out")
+
+
+def test_bias_at_one_temperature_says_how_far(tree, tmp_path):
+    take(tree, bias_temperatures=(0,))
+    assert dark_frames.run("--basepath", tree, "--output-dir", tmp_path / "out") == 0
+    warnings = " ".join(record(tmp_path / "out")["runs"][-1]["warnings"])
+    assert "15.0 degC outside the temperatures of the bias" in warnings
+
+
+def test_bias_model_missing_or_of_another_shape(tree, tmp_path, capsys):
+    take(tree)
+    words = ("--basepath", tree, "--output-dir", tmp_path / "out", "--bias-model")
+    assert "no such folder" in refused(capsys, *words, tmp_path / "nowhere")
+    (tmp_path / "empty").mkdir()
+    assert "bias_a_map.fits" in refused(capsys, *words, tmp_path / "empty")
+    other = tmp_path / "other"
+    dark_frames.campaign(other / "in", dark_frames.sensor((12, 20), 5), 5, **SMALL)
+    assert dark_frames.run("--basepath", other / "in", "--output-dir", other / "out") == 0
+    text = refused(capsys, *words, other / "out" / "bias_used")
+    assert "(12, 20)" in text
+    assert "(16, 20)" in text
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_bias_model_serves_as_the_frames_do(tree, tmp_path):
+    take(tree)
+    assert dark_frames.run("--basepath", tree, "--output-dir", tmp_path / "one") == 0
+    words = (
+        "--basepath",
+        tree,
+        "--output-dir",
+        tmp_path / "two",
+        "--bias-model",
+        tmp_path / "one" / "bias_used",
+    )
+    assert dark_frames.run(*words) == 0
+    name = "dark_model_2d/A_map_2D.fits"
+    one, two = (read_product(tmp_path / out / name) for out in ("one", "two"))
+    np.testing.assert_allclose(two.data, one.data, atol=0.02 * np.median(one.uncert))
+
+
+def test_frames_that_cannot_be_used_are_listed(tree, tmp_path):
+    camera = take(tree)
+    samples = camera.frame("dark", 5.0, 20.0, 1)
+    cards = {"IMAGETYP": "Dark Frame"}
+    zero = write_frame(tree / "dark" / "zero.fits", samples, **cards, CCD_TEMP=5.0, EXPTIME=0.0)
+    nan = write_frame(tree / "dark" / "nan.fits", samples, **cards, CCD_TEMP="NAN", EXPTIME=20.0)
+    assert dark_frames.run("--basepath", tree, "--output-dir", tmp_path / "out") == 0
+    listed = {row["path"] for row in rows(tmp_path / "out" / "rejected_frames.csv")}
+    assert {str(zero), str(nan)} <= listed
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("--temps", "warm"), "--temps: got 'warm'"),
+        (("--temps", "-300"), "--temps: got -300"),
+        (("--exptimes", "0"), "--exptimes: got 0"),
+        (("--add-bias",), "--add-bias"),
+        (("--hot-sigma", "3"), "--hot-sigma: got 3"),
+        (("--mode", "synthetic_2d_single"), "--temp_single"),
+        (("--no-bias", "--bias-model", "."), "--no-bias"),
+    ],
+)
+def test_options_that_cannot_be(tree, tmp_path, capsys, words, told):
+    assert told in refused(capsys, "--basepath", tree, "--output-dir", tmp_path / "out", *words)
+    assert not (tmp_path / "out").exists()
+
+
+def test_model_folder_with_a_missing_or_foreign_map(tree, tmp_path, capsys):
+    take(tree)
+    out = tmp_path / "out"
+    assert dark_frames.run("--basepath", tree, "--output-dir", out) == 0
+    target = out / "dark_model_2d" / "B_map_2D.fits"
+    target.unlink()
+    words = ("--mode", "synthetic_2d", "--output-dir", out, "--model_dir", out / "dark_model_2d")
+    assert "B_map_2D.fits" in refused(capsys, *words)
+    target.write_bytes((out / "dark_model_2d" / "A_map_2D.fits").read_bytes())
+    assert "DARK_B_2D" in refused(capsys, *words)
+
+
+def test_dry_run_writes_nothing(tree, tmp_path):
+    take(tree)
+    assert dark_frames.run("--basepath", tree, "--output-dir", tmp_path / "out", "--dry-run") == 0
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.skipif(not REAL.is_dir(), reason="no real frames")
+class TestReal:
+    def test_bias_and_darks_of_different_binning_are_refused(self, tmp_path, capsys):
+        text = refused(capsys, "--basepath", REAL / "atik_ast326", "--output-dir", tmp_path / "out")
+        assert "1x1" in text
+        assert "2x2" in text
+
+    def test_stl1001(self, tmp_path):
+        words = ("--basepath", REAL / "stl1001_ast443", "--output-dir", tmp_path / "out")
+        # Status 1: some exposures are at one temperature only.
+        assert dark_frames.run(*words) == 1
+        warnings = " ".join(record(tmp_path / "out")["runs"][-1]["warnings"])
+        assert "-15.2 degC 120 s" in warnings
+        measured = {}
+        for path in (tmp_path / "out/dark_masks_by_temp").rglob("*.fits"):
+            product = read_product(path)
+            head = product.header
+            assert bool(head["MISFIT"]) == (head["TEMP"] < -14)
+            if head["EXPTIME"] >= 299:
+                measured[round(head["TEMP"])] = np.median(product.data[product.dq == 0])
+        # Read off the frames by hand; the bias line misses the levels of this camera by some ADU (0.02 ADU/s in 300 s).
+        for temperature, rate in {-10: 0.18, -5: 0.36, 0: 0.69, 10: 3.1}.items():
+            assert abs(measured[temperature] - rate) < 0.03 + 0.05 * rate
+
+    def test_orion_says_what_its_frames_do_not_tell(self, tmp_path):
+        words = ("--basepath", REAL / "orion_g3_astroluminance", "--output-dir", tmp_path / "out")
+        assert dark_frames.run(*words) == 0
+        warnings = " ".join(record(tmp_path / "out")["runs"][-1]["warnings"])
+        assert "darks of one exposure (20 s)" in warnings

@@ -1,0 +1,146 @@
+"""Kernels of the dark law: batched fit, sensor-wide distribution, gain and full well, levels of unstable pixels."""
+
+import numpy as np
+import pytest
+
+from utils.kernels import dark_fit, dark_levels, dark_noise, dark_population
+
+T = np.repeat([-10.0, 0.0, 10.0], 4)
+E = np.tile([1.0, 10.0, 60.0, 200.0], 3)
+FRAMES = np.full(T.size, 10.0)
+GAIN, READ = 2.0, 2.5
+
+
+def made(m, seed, *, bias_sigma=0.0, offset=0.0, a=0.3, b=0.1, gamma=0.02):
+    """Signals of m pixels with their noise; returns signals, design, bias error, truth."""
+    rng = np.random.default_rng(seed)
+    a, b, gamma = (np.broadcast_to(np.asarray(v, float), m) for v in (a, b, gamma))
+    true = E[:, None] * a * np.exp(np.outer(T, b) + np.outer(np.log(E), gamma))
+    noise = np.sqrt((READ + np.maximum(true, 0) / GAIN) / FRAMES[:, None])
+    level = bias_sigma * rng.standard_normal(m)
+    signal = true + noise * rng.standard_normal(true.shape) - level + offset
+    strength = np.median(true, axis=1) ** 2 / np.median(noise, axis=1) ** 2
+    error = dark_fit.BiasError(np.full(m, bias_sigma**2)) if bias_sigma else None
+    return signal.astype(np.float32), dark_fit.Design.of(T, E, FRAMES, strength), error, (a, b, gamma)
+
+
+def fit(signal, design, bias=None, prior=None):
+    prior = prior or dark_fit.Prior(0.1, 0.05, 0.0, 0.5)
+    read = np.full(signal.shape[1], READ)
+    return dark_fit.fit_pixels(signal, read, design, prior, inverse_gain=1 / GAIN, bias=bias)
+
+
+@pytest.mark.parametrize("bias_sigma", [0.0, 0.5])
+def test_parameters_and_their_errors(bias_sigma):
+    signal, design, bias, (a, b, gamma) = made(4000, 1, bias_sigma=bias_sigma)
+    params, cov = dark_fit.at_reference(fit(signal, design, bias), design, 0.0)
+    for value, true, variance in zip(params, (a, b, gamma), cov[[0, 3, 5]], strict=True):
+        pull = (value - true) / np.sqrt(variance)
+        # 4000 pixels: the width is known to 1.1 %, the mean to 1.6 % of a sigma; the wide prior adds some per cent.
+        assert abs(pull.std() - 1.0) < 0.07
+        assert abs(pull.mean()) < 0.12
+
+
+def test_the_bias_of_a_pixel_is_common_to_its_darks():
+    """Independent noise of the same size in every map is a worse model: its errors are larger or its pulls wrong."""
+    signal, design, bias, _ = made(3000, 2, bias_sigma=1.0)
+    common = fit(signal, design, bias)
+    degrees = T.size - common.parameters
+    assert abs(np.mean(common.chi2 / degrees) - 1.0) < 0.04
+    ignored = fit(signal, design)
+    assert np.mean(ignored.chi2 / degrees) > 1.5
+
+
+def test_faint_and_negative_pixels_keep_their_value():
+    signal, design, _, _ = made(3000, 3, a=0.0)
+    found = fit(signal, design, prior=dark_fit.Prior(0.1, 0.003, 0.0, 0.01))
+    assert 0.4 < np.mean(found.p < 0) < 0.6
+    assert abs(np.std(found.p / np.sqrt(found.cov[0])) - 1.0) < 0.07
+
+
+def test_missing_samples_and_pixels_without_any():
+    signal, design, *_ = made(500, 4)
+    signal[3:6, :100] = np.nan
+    signal[:, 7] = np.nan
+    found = fit(signal, design)
+    assert found.n_used[0] == T.size - 3
+    assert found.n_used[7] == 0
+    assert np.isnan(found.p[7])
+    rest = np.delete(np.arange(500), 7)
+    assert np.isfinite(found.p[rest]).all()
+    assert np.all(found.cov[0][:7] > np.median(found.cov[0][100:]) * 0.9)
+
+
+def test_blocks_do_not_change_a_result():
+    signal, design, bias, _ = made(997, 5, bias_sigma=0.3)
+    whole = fit(signal, design, bias)
+    for part in (slice(0, 101), slice(101, 997)):
+        some = fit(signal[:, part], design, bias.at(part))
+        np.testing.assert_allclose(some.p, whole.p[part], rtol=2e-4, atol=1e-5)
+
+
+def test_support_of_the_sensor_earns_its_keep():
+    rng = np.random.default_rng(6)
+    b, gamma = 0.1 + 0.003 * rng.standard_normal(6000), 0.01 * rng.standard_normal(6000)
+    signal, design, _, _ = made(6000, 6, a=0.05, b=b, gamma=gamma)
+    free = fit(signal, design)
+    helped = fit(signal, design, prior=dark_fit.Prior(0.1, 0.003, 0.0, 0.01))
+    true = 0.05 * np.exp(5 * b + gamma * np.log(30.0))
+    errors = []
+    for one in (free, helped):
+        params, cov = dark_fit.at_reference(one, design, 0.0)
+        value, sigma = dark_fit.rate(params, cov, 5.0, 30.0)
+        errors.append(np.std(value - true))
+        assert abs(np.std((value - true) / sigma) - 1.0) < 0.07
+    assert errors[1] < 0.8 * errors[0]
+
+
+def test_distribution_from_values_with_errors():
+    rng = np.random.default_rng(7)
+    sigma = rng.uniform(0.5, 3.0, 20000)
+    values = 5.0 + 1.5 * rng.standard_normal(sigma.size) + sigma * rng.standard_normal(sigma.size)
+    values[:50] += 100.0
+    found = dark_population.distribution(values, sigma**2)
+    assert abs(found.mean - 5.0) < 5 * found.error
+    assert abs(found.sigma - 1.5) < 0.05
+    exact = dark_population.distribution(5.0 + sigma * rng.standard_normal(sigma.size), sigma**2)
+    assert exact.sigma < 0.2
+
+
+def test_a_map_that_does_not_belong_is_named():
+    level = 0.3 * np.exp(0.1 * T) * E
+    level[1] += 300.0
+    out = dark_levels.misfits(level, READ / FRAMES + level / 20, T, E, FRAMES)
+    assert out[1]
+    assert out.sum() == 1
+    level[1] -= 300.0
+    assert not dark_levels.misfits(level, READ / FRAMES + level / 20, T, E, FRAMES).any()
+
+
+def test_gain_and_full_well_from_scatter():
+    rng = np.random.default_rng(8)
+    signal = np.concatenate([np.full(20000, 40.0), rng.uniform(100, 4000, 3000)])
+    variance = (READ + signal / GAIN) * rng.chisquare(9, signal.size) / 9
+    variance[signal > 3800] = 3.0
+    found = dark_noise.photon_transfer(signal, variance, np.full(signal.size, 9.0))
+    assert abs(found.inverse_gain - 1 / GAIN) < 5 * found.error
+    assert 3700 < found.full_well < 3900
+    flat = dark_noise.photon_transfer(signal[:20000], variance[:20000], np.full(20000, 9.0))
+    assert np.isnan(flat.inverse_gain)
+    assert flat.full_well == np.inf
+
+
+def test_levels_of_telegraph_pixels():
+    rng = np.random.default_rng(9)
+    groups = []
+    for _ in range(10):
+        samples = rng.standard_normal((10, 300))
+        samples[:, 100:200] += 8.0 * rng.integers(0, 2, (10, 100))
+        samples[:, 200:] *= 6.0
+        samples[3, :50] += 50.0
+        groups.append(samples)
+    levels, step = dark_noise.count_levels(groups, [np.ones(300)] * 10)
+    assert (levels[:100] == 1).all()
+    assert (levels[100:200] > 1).mean() > 0.95
+    assert (levels[200:] == 1).all()
+    assert abs(np.median(step[100:200]) - 8.0) < 1.0

@@ -1,0 +1,384 @@
+"""Dark current of every pixel against temperature and exposure: ``rate = A t^gamma exp(B (T - T_min))``.
+
+The fit works on signals (level above bias) in linear space, on many pixels at a time.  Inside it the law stands at a
+pivot where the data are strong: ``signal_k = t_k p exp(B x_k + gamma l_k)``, x = T - T_p, l = ln(t / t_p); p [ADU/s]
+may be zero or negative.  The error of a pixel's bias is common to all its darks: a level and a slope in T enter as
+nuisances with the covariance of the bias model and are eliminated from the normal equations, which is generalised
+least squares.  Every sum over the maps is a matrix product, so a block of pixels costs little more than its
+exponentials.
+References: Nocedal & Wright (2006), Numerical Optimization, ch. 10; Bos (2007), Parameter Estimation, ch. 5.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from utils.kernels.dark_algebra import eliminate, inverse, solve_step
+
+FIRST_STEPS, MORE_STEPS = 2, 12
+"""Steps for all pixels after the weights are final, and further ones for those that need them."""
+CONVERGED = 1e-3
+"""A step below this many standard errors ends the iteration."""
+B_RANGE, GAMMA_RANGE = (-0.1, 0.5), (-0.95, 2.0)
+
+
+@dataclass(frozen=True, eq=False)
+class Design:
+    """What is the same for all pixels.
+
+    temperature (n,) [degC], exposure (n,) [s], frames (n,): frames behind each map (less for a median).
+    pivot_t [degC], pivot_e [s].  x (n,): the temperature term, T - T_p unless another law is given.
+    common_variance (n,) [ADU^2]: error that all pixels of a map share.
+    """
+
+    temperature: np.ndarray
+    exposure: np.ndarray
+    frames: np.ndarray
+    pivot_t: float
+    pivot_e: float
+    x: np.ndarray
+    common_variance: np.ndarray
+
+    @classmethod
+    def of(cls, temperature, exposure, frames, strength=None, x=None, common_variance=0.0):
+        """Design with its pivot at the mean of the maps, weighted by ``strength`` (n,), signal over noise squared."""
+        temperature, exposure, frames = (np.asarray(a, np.float64) for a in (temperature, exposure, frames))
+        weight = np.ones(temperature.size) if strength is None else np.asarray(strength, np.float64)
+        weight = np.maximum(weight / max(weight.max(), 1e-30), 1e-6)
+        pivot_t = float(np.average(temperature, weights=weight))
+        pivot_e = float(np.exp(np.average(np.log(exposure), weights=weight)))
+        common = np.broadcast_to(np.asarray(common_variance, np.float64), temperature.shape)
+        return cls(
+            temperature, exposure, frames, pivot_t, pivot_e, temperature - pivot_t if x is None else x, common
+        )
+
+    @property
+    def log_exposure(self):
+        """ln(t / t_p) of each map, (n,)."""
+        return np.log(self.exposure / self.pivot_e)
+
+    def without(self, maps):
+        """Return the design without the maps (n,) bool; the pivot stays."""
+        keep = ~np.asarray(maps)
+        parts = (self.temperature, self.exposure, self.frames)
+        return Design(
+            *(a[keep] for a in parts), self.pivot_t, self.pivot_e, self.x[keep], self.common_variance[keep]
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Prior:
+    """What the sensor tells of B [1/degC] and gamma of one pixel: mean and 1 sigma, scalars or (m,).
+
+    A sigma of 0 holds the parameter at its mean.
+    """
+
+    b: object
+    b_sigma: object
+    gamma: object = 0.0
+    gamma_sigma: object = 0.0
+
+
+@dataclass(eq=False)
+class PixelFit:
+    """Result for m pixels, float64.
+
+    p, b, gamma (m,) at the pivot.  cov (6, m): pp, pb, pg, bb, bg, gg.  chi2 (m,): of all data, with the bias free
+    within its error.  n_used (m,).  reach (m,): prior pull of B and gamma, the larger, in sigma of that pull.
+    parameters (m,): 1 for p and the share of B and gamma that the data decide and not the prior.
+    """
+
+    p: np.ndarray
+    b: np.ndarray
+    gamma: np.ndarray
+    cov: np.ndarray
+    chi2: np.ndarray
+    n_used: np.ndarray
+    reach: np.ndarray
+    parameters: np.ndarray
+
+    def part(self, where):
+        """Return the fit of some pixels."""
+        names = ("n_used", "reach", "parameters")
+        return PixelFit(
+            self.p[where],
+            self.b[where],
+            self.gamma[where],
+            self.cov[:, where],
+            self.chi2[where],
+            *(getattr(self, name)[where] for name in names),
+        )
+
+    def put(self, where, other):
+        """Replace the pixels ``where`` by another fit of just those."""
+        for name in ("p", "b", "gamma", "chi2", "n_used", "reach", "parameters"):
+            getattr(self, name)[where] = getattr(other, name)
+        self.cov[:, where] = other.cov
+
+
+@dataclass(frozen=True, eq=False)
+class BiasError:
+    """Covariance of each pixel's bias ``a + b T``: var_a, var_b, cov_ab (m,); var_b None: a level only."""
+
+    var_a: np.ndarray
+    var_b: np.ndarray | None = None
+    cov_ab: np.ndarray | None = None
+
+    def at(self, part):
+        """Return the same for some pixels."""
+        if self.var_b is None:
+            return BiasError(self.var_a[part])
+        return BiasError(self.var_a[part], self.var_b[part], self.cov_ab[part])
+
+
+def fit_pixels(signal, read_variance, design, prior, *, inverse_gain=0.0, bias=None, start=None):
+    """Fit the law to m pixels.
+
+    signal : (n, m) float32 level above bias [ADU], NaN = unusable.  read_variance : (m,) variance of one sample
+    without signal [ADU^2].  design : `Design`.  prior : `Prior`.  inverse_gain : [ADU/e-], shot noise from the model.
+    bias : `BiasError` or None for an exact bias.  start : (b, gamma), default the prior's.
+    Returns `PixelFit`; pixels with no usable sample have NaN.
+    """
+    work = Problem(signal, read_variance, design, prior, inverse_gain, bias)
+    b, gamma = (float(np.mean(v)) for v in ((prior.b, prior.gamma) if start is None else start))
+    state = work.begin(b, gamma)
+    state = work.steps(state, 1)[0]
+    work.weigh(state)
+    state, moving, solution = work.steps(state, FIRST_STEPS)
+    moving = np.flatnonzero(moving)
+    if moving.size:
+        some = work.part(moving)
+        found = state[:, moving]
+        for _ in range(2):
+            found, _, last = some.steps(found, MORE_STEPS)
+            some.weigh(found)
+        state[:, moving] = found
+        for whole, piece in zip(solution, last, strict=True):
+            whole[..., moving] = piece
+    return work.finish(state, *solution)
+
+
+class Problem:
+    """Arrays of one block: float32 (n, m) data and weights, float64 normal equations of m pixels."""
+
+    def __init__(self, signal, read_variance, design, prior, inverse_gain, bias):
+        self.design, self.prior, self.inverse_gain, self.bias = design, prior, inverse_gain, bias
+        usable = np.isfinite(signal)
+        self.complete = bool(usable.all())
+        self.usable = usable
+        self.y = signal if self.complete else np.where(usable, signal, np.float32(0))
+        self.read_variance = np.asarray(read_variance, np.float32)
+        self.w = np.empty(signal.shape, np.float32)
+        x, ln, t = design.x, design.log_exposure, design.temperature - design.pivot_t
+        one = np.ones_like(x)
+        self.x32, self.l32 = x.astype(np.float32), ln.astype(np.float32)
+        self.t32 = design.exposure.astype(np.float32)
+        columns = {
+            "theta": (one, x, ln, x * x, x * ln, ln * ln),
+            "cross": (one, x, ln, t, t * x, t * ln),
+            "nuisance": (one, t, t * t),
+            "gradient": (one, x, ln),
+        }
+        self.columns = {name: np.array(rows, np.float32) for name, rows in columns.items()}
+        self.nuisances = 0 if bias is None else 1 if bias.var_b is None else 2
+        self.precision = self._bias_precision()
+        self.prior_mean, self.prior_weight = _prior_arrays(prior, signal.shape[1])
+
+    def part(self, where):
+        """Return the work of some pixels, weights included."""
+        prior = self.prior
+        one = Prior(
+            *(_take(value, where) for value in (prior.b, prior.b_sigma, prior.gamma, prior.gamma_sigma))
+        )
+        data = np.where(self.usable[:, where], self.y[:, where], np.float32(np.nan))
+        bias = None if self.bias is None else self.bias.at(where)
+        some = Problem(data, self.read_variance[where], self.design, one, self.inverse_gain, bias)
+        some.w[:] = self.w[:, where]
+        return some
+
+    def _bias_precision(self):
+        """Inverse covariance of the bias's level at the pivot and its slope: rows aa, ab, bb."""
+        if self.bias is None:
+            return None
+        var_a = np.asarray(self.bias.var_a, np.float64)
+        if self.nuisances == 1:
+            return (1.0 / np.maximum(var_a, 1e-12))[None]
+        var_b, cov = np.asarray(self.bias.var_b, np.float64), np.asarray(self.bias.cov_ab, np.float64)
+        t = self.design.pivot_t
+        level, mixed = var_a + 2 * t * cov + t * t * var_b, cov + t * var_b
+        # Rounding of the maps must not make the covariance singular.
+        level = np.maximum(level, 1.0001 * mixed * mixed / np.maximum(var_b, 1e-30))
+        det = np.maximum(level * var_b - mixed * mixed, 1e-30)
+        return np.stack([var_b, -mixed, level]) / det
+
+    def _unit(self, state):
+        """Signal of p = 1, (n, m) float32."""
+        u = np.multiply.outer(self.x32, state[1].astype(np.float32))
+        if np.any(self.l32):
+            u += np.multiply.outer(self.l32, state[2].astype(np.float32))
+        np.exp(u, out=u)
+        u *= self.t32[:, None]
+        return u
+
+    def begin(self, b, gamma):
+        """Best p for one B and gamma in all pixels, a linear problem; leaves the weights at its model."""
+        d = self.design
+        u = (d.exposure * np.exp(b * d.x + gamma * d.log_exposure)).astype(np.float32)[:, None]
+        u = np.broadcast_to(u, self.y.shape)
+        p = None
+        for _ in range(2):
+            self._set_weights(
+                None if p is None else u * (np.maximum(p, 0.0) * self.inverse_gain).astype(np.float32)
+            )
+            h, g, _ = self._equations(u, np.zeros(u.shape[1]), self.y)
+            p = g[0] / np.maximum(h[0], 1e-30)
+        return np.stack([p, np.full_like(p, b), np.full_like(p, gamma)])
+
+    def weigh(self, state):
+        """Weights from the noise of the model's own signal."""
+        signal = None
+        if self.inverse_gain:
+            signal = self._unit(state)
+            signal *= (np.maximum(state[0], 0.0) * self.inverse_gain).astype(np.float32)
+        self._set_weights(signal)
+
+    def _set_weights(self, shot):
+        d, variance = self.design, self.w
+        variance[:] = self.read_variance
+        if shot is not None:
+            variance += shot
+        variance *= (1.0 / d.frames).astype(np.float32)[:, None]
+        if d.common_variance.any():
+            variance += d.common_variance.astype(np.float32)[:, None]
+        np.reciprocal(variance, out=variance)
+        if not self.complete:
+            variance *= self.usable
+
+    def _equations(self, u, p, r):
+        """Normal equations with the bias eliminated: h (6, m): 00 01 02 11 12 22, g (3, m), quadratic form (m,)."""
+        c = self.columns
+        wr = self.w * r
+        chi2 = np.einsum("ij,ij->j", wr, r).astype(np.float64)
+        wu = self.w * u
+        if self.nuisances:
+            cross = (c["cross"][: 3 * self.nuisances] @ wu).astype(np.float64)
+            right = (c["nuisance"][: self.nuisances] @ wr).astype(np.float64)
+            inner = (c["nuisance"][: 2 * self.nuisances - 1] @ self.w).astype(np.float64)
+        wr *= u
+        g = (c["gradient"] @ wr).astype(np.float64)
+        wu *= u
+        h = (c["theta"] @ wu).astype(np.float64)
+        scale = np.stack([np.ones_like(p), p, p])
+        g *= scale
+        h[1:3] *= p
+        h[3:] *= p * p
+        if self.nuisances:
+            cross = cross.reshape(self.nuisances, 3, -1) * scale
+            eliminate(h, g, chi2, cross, right, inner, self.precision)
+        return h, g, chi2
+
+    def objective(self, state):
+        """Return equations and objective (chi-square and prior) at a state."""
+        u = self._unit(state)
+        r = u * state[0].astype(np.float32)
+        np.subtract(self.y, r, out=r)
+        h, g, chi2 = self._equations(u, state[0], r)
+        off = self.prior_mean - state[1:]
+        g[1:] += self.prior_weight * off
+        h[3] += self.prior_weight[0]
+        h[5] += self.prior_weight[1]
+        return h, g, chi2, chi2 + (self.prior_weight * off * off).sum(axis=0)
+
+    def steps(self, state, count):
+        """Damped Gauss-Newton steps, each kept only where it lowers the objective.
+
+        Returns state, moving (m,) where the last step was large, and (h, chi2) at the state.
+        """
+        damping = np.zeros(state.shape[1])
+        h, g, chi2, best = self.objective(state)
+        moving = np.ones(state.shape[1], bool)
+        for _ in range(count):
+            step = solve_step(h, g, damping)
+            trial = state + step
+            np.clip(trial[1], *B_RANGE, out=trial[1])
+            np.clip(trial[2], *GAMMA_RANGE, out=trial[2])
+            new_h, new_g, new_chi2, found = self.objective(trial)
+            size = (step * g).sum(axis=0)
+            slack = 1e-5 * (1.0 + best)
+            worse = ~(found <= best + slack)
+            state = np.where(worse, state, trial)
+            h, g = np.where(worse, h, new_h), np.where(worse, g, new_g)
+            best, chi2 = np.where(worse, best, found), np.where(worse, chi2, new_chi2)
+            damping = np.where(worse, np.maximum(10.0 * damping, 0.1), 0.1 * damping)
+            damping[damping < 1e-3] = 0.0
+            moving = size > CONVERGED
+            if not moving.any():
+                break
+        return state, moving, (h, chi2)
+
+    def finish(self, state, h, chi2):
+        """Covariance, chi-square and prior pull at the solution."""
+        cov = inverse(h)
+        n_used = np.full(state.shape[1], self.y.shape[0]) if self.complete else self.usable.sum(axis=0)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            kept = 1.0 - np.stack([cov[3], cov[5]]) * self.prior_weight
+            pull = np.abs(state[1:] - self.prior_mean) * np.sqrt(self.prior_weight / np.maximum(kept, 1e-3))
+        reach = np.where(self.prior_weight < _HELD, pull, 0.0).max(axis=0)
+        held = self.prior_weight >= _HELD
+        state[1:][held] = self.prior_mean[held]
+        for row, places in ((0, (1, 3, 4)), (1, (2, 4, 5))):
+            cov[np.ix_(places, held[row])] = 0.0
+        nothing = n_used == 0
+        state[:, nothing], cov[:, nothing] = np.nan, np.nan
+        return PixelFit(*state, cov, chi2, n_used, reach, 1.0 + np.clip(kept, 0.0, 1.0).sum(axis=0))
+
+
+_HELD = 1e12
+
+
+def _take(value, where):
+    return value if np.ndim(value) == 0 else np.asarray(value)[where]
+
+
+def _prior_arrays(prior, m):
+    """Return means (2, m) and weights (2, m) of B and gamma; a sigma of 0 is a very large weight."""
+    mean = np.stack([np.broadcast_to(np.asarray(v, np.float64), m) for v in (prior.b, prior.gamma)])
+    sigma = np.stack(
+        [np.broadcast_to(np.asarray(v, np.float64), m) for v in (prior.b_sigma, prior.gamma_sigma)]
+    )
+    with np.errstate(divide="ignore"):
+        return mean, np.minimum(1.0 / np.square(sigma), 10 * _HELD)
+
+
+def at_reference(fit, design, t_min):
+    """Return the law at T_min and 1 s instead of the pivot.
+
+    Returns params (3, m): A [ADU/s], B, gamma, and cov (6, m): AA, AB, AG, BB, BG, GG.
+    """
+    dx, dl = design.pivot_t - t_min, np.log(design.pivot_e)
+    unit = np.exp(-fit.b * dx - fit.gamma * dl)
+    a = fit.p * unit
+    pp, pb, pg, bb, bg, gg = fit.cov
+    # dA = unit dp - A dx dB - A dl dgamma
+    u, v, w = unit, -a * dx, -a * dl
+    aa = u * u * pp + v * v * bb + w * w * gg + 2 * (u * v * pb + u * w * pg + v * w * bg)
+    ab = u * pb + v * bb + w * bg
+    ag = u * pg + v * bg + w * gg
+    return np.stack([a, fit.b, fit.gamma]), np.stack([aa, ab, ag, bb, bg, gg])
+
+
+def rate(params, cov, dt, exposure):
+    """Dark current [ADU/s] and its 1 sigma from `at_reference`, dt = T - T_min [degC], at an exposure [s].
+
+    cov None leaves the error away.  Works on arrays (3, ...) and (6, ...) of any further shape.
+    """
+    log_t = float(np.log(exposure))
+    factor = np.exp(params[1] * params.dtype.type(dt) + params[2] * params.dtype.type(log_t))
+    value = params[0] * factor
+    if cov is None:
+        return value, None
+    aa, ab, ag, bb, bg, gg = cov
+    gb, gc = value * dt, value * log_t
+    variance = factor * factor * aa + gb * gb * bb + gc * gc * gg
+    variance += 2 * (factor * (gb * ab + gc * ag) + gb * gc * bg)
+    return value, np.sqrt(np.maximum(variance, 0.0))

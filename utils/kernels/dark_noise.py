@@ -1,0 +1,168 @@
+"""What the scatter of dark frames tells: gain and full well from noise against signal, levels of unstable pixels."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+BIN_WIDTH = 0.02
+"""Relative width of a bin of signal."""
+FEWEST_IN_BIN = 20
+COLLAPSED, FEWEST_FULL = 0.2, 3
+"""A full well scatters by less than this part of the noise model; so many pixels show it."""
+MOST_SPLIT = 24
+"""Frames of a group whose levels are searched."""
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """Noise against signal: ``variance = read_variance + inverse_gain * signal``.
+
+    inverse_gain, its error [ADU/e-]: NaN where the frames do not tell.  read_variance [ADU^2].  full_well [ADU] :
+    signal at which the scatter collapses, infinite where none is seen.
+    """
+
+    inverse_gain: float
+    error: float
+    read_variance: float
+    full_well: float
+
+
+def photon_transfer(signal, variance, dof, read_variance=None):
+    """Noise against signal from many pixels at many levels.
+
+    signal (k,) above bias [ADU], variance (k,) of a sample [ADU^2], dof (k,) degrees of freedom of each.
+    read_variance : variance without signal where it is known, for the full well of frames that do not tell a gain.
+    Medians in narrow bins of signal: telegraph and struck pixels do not count.  Returns `Transfer`.
+    Reference: Janesick (2007), Photon Transfer.
+    """
+    signal, variance, dof = (np.asarray(a, np.float64).ravel() for a in (signal, variance, dof))
+    good = np.isfinite(signal) & np.isfinite(variance) & (dof >= 1)
+    signal, variance, dof = signal[good], variance[good], dof[good]
+    if signal.size < 2 * FEWEST_IN_BIN:
+        return Transfer(math.nan, math.nan, math.nan, math.inf)
+    # Median of chi-square over its mean (Wilson and Hilferty).
+    variance = variance / (1.0 - 2.0 / (9.0 * dof)) ** 3
+    order = np.argsort(signal, kind="stable")
+    edges = np.flatnonzero(np.diff(np.floor(np.arcsinh(signal[order]) / BIN_WIDTH))) + 1
+    bins = _filled(order, edges)
+    if len(bins) < 3:
+        return Transfer(math.nan, math.nan, math.nan, math.inf)
+    x = np.array([np.mean(signal[b]) for b in bins])
+    y = np.array([np.median(variance[b]) for b in bins])
+    count = np.array([b.size for b in bins])
+    relative = np.array([math.sqrt(2.0 / np.mean(dof[b])) for b in bins]) * 1.2533 / np.sqrt(count)
+    # A start that bins of full wells, without scatter, cannot pull down.
+    lowest = np.arange(x.size) < max(1, x.size // 10)
+    base, centre = np.average(y[lowest], weights=count[lowest]), np.average(x[lowest], weights=count[lowest])
+    slopes = ((y - base) / np.maximum(x - centre, 1e-6))[~lowest]
+    slope = max(0.0, _weighted_median(slopes, (count * np.abs(x - centre))[~lowest]))
+    full_well = math.inf
+    if read_variance is not None and centre > 0:
+        ordinary = max(0.0, (base - read_variance) / centre)
+        full_well = _full_well(signal[order], variance[order], read_variance, ordinary)
+    floor = 0.05 * float(np.median(y)) + 1e-9
+    model = np.maximum(base + slope * (x - centre), floor)
+    keep = np.ones(x.size, bool)
+    for _ in range(8):
+        # The share of a bin that a smooth curve may miss keeps crowded bins from deciding alone.
+        sigma = model * np.hypot(relative, 0.01)
+        w = np.where(keep, 1.0 / sigma**2, 0.0)
+        total = w.sum()
+        centre = (w * x).sum() / total
+        sxx = (w * (x - centre) ** 2).sum()
+        if not sxx > 0:
+            return Transfer(math.nan, math.nan, math.nan, full_well)
+        slope = (w * (x - centre) * y).sum() / sxx
+        base = (w * y).sum() / total - slope * centre
+        model = np.maximum(base + slope * x, floor)
+        keep = np.abs(y - model) < np.maximum(6.0 * sigma, 0.1 * model)
+        if keep.sum() < 3:
+            return Transfer(math.nan, math.nan, math.nan, full_well)
+    error = 1.0 / math.sqrt(sxx)
+    if not slope > 5.0 * error:
+        return Transfer(math.nan, math.nan, float(max(base, 0.0)), full_well)
+    full_well = min(full_well, _full_well(signal[order], variance[order], base, slope))
+    return Transfer(float(slope), error, float(max(base, 0.0)), full_well)
+
+
+def _filled(order, edges):
+    """Cut sorted indices at the edges, narrow bins joined until each holds enough."""
+    bins, start = [], 0
+    for end in (*edges, order.size):
+        if end - start >= FEWEST_IN_BIN:
+            bins.append(order[start:end])
+            start = end
+    return bins
+
+
+def _full_well(signal, variance, base, slope):
+    """Lowest of the highest signals (sorted) whose scatter is far below the noise model; infinite where none is."""
+    expected = np.maximum(base, 0.0) + slope * signal
+    collapsed = (variance < COLLAPSED * expected) & (signal > 20.0 * math.sqrt(max(base, 0.0)) + 20.0)
+    top = collapsed[::-1]
+    share = np.cumsum(top) / np.arange(1.0, top.size + 1.0)
+    wells = np.flatnonzero(top & (share >= 0.8))
+    if wells.size == 0 or wells[-1] + 1 < FEWEST_FULL:
+        return math.inf
+    found = signal[::-1][wells]
+    # A single quiet pixel further down is chance.
+    return float(found[found > 0.93 * np.median(found)].min())
+
+
+def _weighted_median(values, weights):
+    order = np.argsort(values)
+    total = np.cumsum(weights[order])
+    return float(values[order][np.searchsorted(total, 0.5 * total[-1])])
+
+
+def count_levels(groups, sigmas):
+    """Count the levels between which pixels jump: 1 (or not told), 2 or 3.
+
+    groups : list of (n, c) samples of c pixels, one array a group of frames.  sigmas : list of (c,), the noise model.
+    A pixel has k levels when the scatter about its best k levels, pooled over groups, agrees with the noise model and
+    is far below what k cuts through Gaussian noise leave (0.36 of the variance for 2, 0.19 for 3).
+    Returns levels (c,) int8 and the step between lowest and highest (c,) in units of the samples.
+    """
+    c = groups[0].shape[1]
+    left = np.zeros((3, c))
+    free = np.zeros(3)
+    step, weight = np.zeros(c), 0
+    for samples, sigma in zip(groups, sigmas, strict=True):
+        if len(samples) < 4:
+            continue
+        ordered = np.sort(np.asarray(samples[:MOST_SPLIT], np.float64), axis=0)
+        n = len(ordered)
+        total = np.concatenate([np.zeros((1, c)), np.cumsum(ordered - ordered.mean(axis=0), axis=0)])
+        squares = np.sum((ordered - ordered.mean(axis=0)) ** 2, axis=0)
+        two, three, gap = _best_splits(total, squares, n, ordered)
+        for k, value in enumerate((squares, two, three)):
+            left[k] += value / sigma**2
+            free[k] += n - 1 - k
+        step += gap
+        weight += 1
+    if weight == 0:
+        return np.ones(c, np.int8), np.zeros(c)
+    spread = left / free[:, None]
+    levels = np.ones(c, np.int8)
+    levels[(spread[2] < 1.5) & (spread[2] < 0.1 * spread[0])] = 3
+    levels[(spread[1] < 1.5) & (spread[1] < 0.2 * spread[0])] = 2
+    return levels, step / weight
+
+
+def _best_splits(total, squares, n, ordered):
+    """Smallest sum of squares about two and three levels of sorted samples, and the gap between the two."""
+    best_two = squares.copy()
+    best_three = squares.copy()
+    gap = np.zeros_like(squares)
+    # A level seen once is a cosmic hit.
+    for j in range(2, n - 1):
+        low = total[j] ** 2 / j
+        between = low + total[j] ** 2 / (n - j)
+        better = squares - between < best_two
+        best_two = np.where(better, squares - between, best_two)
+        gap = np.where(better, -total[j] / (n - j) - total[j] / j, gap)
+        for k in range(j + 2, n - 1):
+            inside = low + (total[k] - total[j]) ** 2 / (k - j) + total[k] ** 2 / (n - k)
+            best_three = np.minimum(best_three, squares - inside)
+    return np.maximum(best_two, 0.0), np.maximum(best_three, 0.0), np.abs(gap)
