@@ -44,22 +44,27 @@ def frame_levels(samples):
     """Level of each frame against its group, how uneven that difference is, and its noise.
 
     samples : (n, r, nx) sampled rows [ADU], NaN = unusable.
-    Returns level (n,) [ADU], median difference from the group's median image, and unevenness (n,) [ADU]: the largest
-    minus the smallest level of that difference over eight tiles; spread (n,) [ADU]: its scatter without outliers.
+    Returns level (n,) [ADU], difference from the group's median image; unevenness (n,) [ADU]: the largest minus the
+    smallest level of that difference over eight tiles, 0 for frames whose level is not odd; spread (n,) [ADU]: its
+    scatter without outliers.
     """
     reference = _median_image(samples)
     level = np.empty(len(samples))
     uneven = np.empty(len(samples))
     spread = np.empty(len(samples))
     for index, rows in enumerate(samples):
-        difference = rows - reference
-        level[index], spread[index] = robust_level(difference)
+        level[index], spread[index] = robust_level(rows - reference)
+    uneven[:] = 0.0
+    away = np.abs(level - np.nanmedian(level)) if np.isfinite(level).any() else level
+    for index in np.flatnonzero(away > 3.0 * 1.4826 * np.nanmedian(away)):
+        # Only a frame whose level is odd is asked where it is so.
+        difference = samples[index] - reference
         tiles = [
             robust_level(tile)[0]
             for band in np.array_split(difference, min(2, difference.shape[0]), axis=0)
             for tile in np.array_split(band, min(4, difference.shape[1]), axis=1)
         ]
-        uneven[index] = np.nanmax(tiles) - np.nanmin(tiles) if np.isfinite(tiles).any() else 0.0
+        uneven[index] = np.nanmax(tiles) - np.nanmin(tiles)
     return level, uneven, spread
 
 
