@@ -98,6 +98,22 @@ def test_config_syntax(tmp_path):
     assert config.problems == []
 
 
+@pytest.mark.parametrize("spell", [str.upper, str.lower, str])
+@pytest.mark.parametrize("sign", ["", "_", "-", " "])
+def test_layout_keys_in_other_spellings(tmp_path, spell, sign):
+    names = ("Width", "Height", f"Bit{sign}Depth", f"Byte{sign}Order", f"Pixel{sign}Format")
+    config = config_of(tmp_path, "".join(f"{spell(name)}={number}\n" for number, name in enumerate(names)))
+    assert config == {"WIDTH": 0, "HEIGHT": 1, "BIT_DEPTH": 2, "BYTE_ORDER": 3, "PIXEL_FORMAT": 4}
+    assert [config[spell(name)] for name in names] == [0, 1, 2, 3, 4]
+    assert config.spelling["BIT_DEPTH"] == spell(names[2])
+
+
+def test_spellings_of_one_layout_key_are_one_entry(tmp_path):
+    config = config_of(tmp_path, "ByteOrder=big\nBYTE_ORDER=little\nLensName=a\nLENS_NAME=b\n")
+    assert config == {"BYTE_ORDER": "little", "LENSNAME": "a", "LENS_NAME": "b"}
+    assert config.problems == ["line 2: BYTE_ORDER comes again, 'little' counts"]
+
+
 def test_config_lines_that_cannot_be_used_are_told(tmp_path):
     config = config_of(tmp_path, "nonsense\n=5\nWIDTH=1\nwidth=2\n")
     assert config == {"WIDTH": 2}

@@ -56,6 +56,23 @@ def test_every_format_gives_back_its_samples(name, data, ny, nx):
     assert image.reshape(-1).tolist() == samples
 
 
+@pytest.mark.parametrize(
+    ("name", "n_pixels", "sizes"),
+    [
+        *(("Mono12p", 35, (53, 54)), ("Mono12Packed", 35, (53, 54)), ("Mono12p", 36, (54,))),
+        *(("Mono10p", 33, (42, 45)), ("Mono10p", 35, (44, 45)), ("Mono10p", 36, (45,))),
+        *(("Mono8", 35, (35,)), ("Mono10", 35, (70,)), ("Mono16", 35, (70,))),
+    ],
+)
+def test_packed_frames_may_end_with_a_whole_group(name, n_pixels, sizes):
+    fmt = pixel_format(name)
+    assert fmt.frame_sizes(n_pixels) == sizes
+    samples = [1 + i for i in range(n_pixels)]
+    for size in sizes:
+        raw = ENCODE[name](samples).ljust(size, b"\0")
+        assert decode(raw, (1, n_pixels), fmt).reshape(-1).tolist() == samples
+
+
 def test_bytes_worked_out_by_hand():
     # 0xABC and 0x123: lowest bits first BC 3A 12; GigE: high bytes AB and 12, low nibbles C and 3 between.
     assert decode(b"\xbc\x3a\x12", (1, 2), pixel_format("Mono12p")).tolist() == [[0xABC, 0x123]]

@@ -18,7 +18,10 @@ from utils import raw_to_fits
 from utils.errors import InputError, OptionError, OutputError
 from utils.fits_io import frame_cards, raw_attempt
 from utils.fits_io.capture_log import CaptureLog, Config
+from utils.fits_io.find_frames import FoundFile
+from utils.fits_io.frame_index import FrameIndex
 from utils.fits_io.keywords import ALIASES, describe
+from utils.kernels.raw_decode import decode, pixel_format
 from utils.raw_to_fits import (
     convert_attempt,
     convert_many,
@@ -104,6 +107,19 @@ def reasons(tmp_path, name):
         ("Frame_0003_T5.RAW", 3),
         ("f2.8_f0004.raw", 4),
         ("frame9_f2.raw", 9),
+        ("exp0.1sf7.raw", 7),
+        ("DarkT5_exp_1.2e-05sframe7.raw", 7),
+        ("flatf9.raw", 9),
+        ("biasf3.raw", 3),
+        ("DarkF12.raw", 12),
+        ("darksf4.raw", 4),
+        ("biasframe0005.raw", 5),
+        ("flatf2.8_f5.raw", 5),
+        ("flat12.raw", None),
+        ("flatf2.8.raw", None),
+        ("exp0.1sflat12.raw", None),
+        ("chef7.raw", None),
+        ("offsetframe7.raw", None),
         ("/some/f5/image.raw", None),
         ("half12.raw", None),
         ("0001.raw", None),
@@ -150,6 +166,15 @@ def test_attempts_below_a_folder_of_attempts(tmp_path):
     assert gather_attempts(tmp_path) == [str(tmp_path / "attempts" / "attempt1")]
     # The root itself may be the attempt.
     assert gather_attempts(tmp_path / "attempts" / "attempt1") == [str(tmp_path / "attempts" / "attempt1")]
+
+
+@pytest.mark.parametrize("name", ["Frames", "FRAMES"])
+def test_frames_folder_in_other_case(tmp_path, name):
+    attempt = make_attempt(tmp_path / "run_a", subdir=name)
+    assert gather_attempts(tmp_path) == [str(attempt)]
+    assert [os.path.relpath(path, attempt) for path in convert_attempt(attempt, "BIAS")] == [
+        *("fits/f0.fits", "fits/f1.fits", "fits/f2.fits")
+    ]
 
 
 def test_search_depth(tmp_path):
@@ -359,6 +384,40 @@ def test_rows_belong_by_number(tmp_path):
     assert temperatures(make_attempt(tmp_path / "attempt1", log=log)) == [10, None, 12]
 
 
+@pytest.mark.parametrize(
+    ("first_file", "rows", "told"),
+    [
+        (0, "1,10\n2,11\n3,12\n", "the log counts frames from 1, file names from 0"),
+        (1, "0,10\n1,11\n2,12\n", "the log counts frames from 0, file names from 1"),
+        (0, "3,12\n1,10\n2,11\n2,11\n", "the log counts frames from 1, file names from 0"),
+    ],
+)
+def test_log_and_names_that_count_from_different_numbers(tmp_path, capsys, first_file, rows, told):
+    roots = campaign(tmp_path, frames=0, log="FrameNum,Temperature\n" + rows)
+    attempt = tmp_path / "Bias" / "T-10" / "attempt1"
+    for number in range(3):
+        image_of(number).tofile(attempt / "frames" / f"f{first_file + number}.raw")
+    assert run(*roots) == 0
+    assert [row["TEMP"] for row in table(tmp_path / "fits_index.csv")] == ["10", "11", "12"]
+    report = [row for row in table(tmp_path / "conversion_report.csv") if "Bias" in row["PATH"]]
+    text = f"{told}: log rows are taken in order"
+    assert [(row["SEVERITY"], row["REASON"]) for row in report] == [("WARNING", text)]
+    assert capsys.readouterr().err.count(text) == 1
+
+
+def test_counting_from_one_with_a_damaged_row(tmp_path):
+    log = "FrameNum,Temperature\n1,10\ngarbage\n3,12\n"
+    assert temperatures(make_attempt(tmp_path / "attempt1", log=log)) == [10, None, 12]
+
+
+@pytest.mark.parametrize("rows", ["1,11\n2,12\n", "1,11\n2,12\n4,14\n", "0,10\n2,12\n3,13\n"])
+def test_rows_that_are_missing_are_no_other_count(tmp_path, rows):
+    told = dict(line.split(",") for line in rows.split())
+    attempt = make_attempt(tmp_path / "attempt1", log="FrameNum,Temperature\n" + rows)
+    expected = [int(told[number]) if number in told else None for number in "012"]
+    assert temperatures(attempt) == expected
+
+
 def test_rows_in_order_where_names_have_no_numbers(tmp_path):
     attempt = make_attempt(
         tmp_path / "attempt1", log="FrameNum,Temperature\n7,17\nx,y,z,w\n9,19\n", name="{}.raw"
@@ -455,6 +514,50 @@ def test_big_endian_samples(tmp_path):
     np.testing.assert_array_equal(check_valid(convert_attempt(attempt, "BIAS")[0])[0], image_of(0))
 
 
+@pytest.mark.parametrize("order", ["BIG", "big_endian", "Big-Endian", "bigendian", "BE", "be"])
+@pytest.mark.parametrize("key", ["ByteOrder", "BYTE-ORDER", "byte order"])
+def test_spellings_of_the_byte_order(tmp_path, key, order):
+    config = f"Width=10\nHeight=6\nPixelFormat=Mono16\nBitDepth=16\n{key}={order}\n"
+    attempt = make_attempt(tmp_path / "attempt1", config=config, frames=0)
+    image_of(0).astype(">u2").tofile(attempt / "frames" / "f0.raw")
+    np.testing.assert_array_equal(check_valid(convert_attempt(attempt, "BIAS")[0])[0], image_of(0))
+
+
+@pytest.mark.parametrize("order", ["LITTLE", "little_endian", "Little-Endian", "LE"])
+def test_spellings_of_little_endian(tmp_path, order):
+    attempt = make_attempt(tmp_path / "attempt1", config=CONFIG + f"ByteOrder: {order}\n", frames=1)
+    np.testing.assert_array_equal(fits.getdata(convert_attempt(attempt, "BIAS")[0]), image_of(0))
+
+
+@pytest.mark.parametrize(("name", "samples"), [("Mono10p", 4), ("Mono12p", 2), ("Mono12Packed", 2)])
+def test_odd_packed_frames_of_both_sizes(tmp_path, name, samples):
+    roots = campaign(tmp_path, config=f"Width=7\nHeight=5\nPixelFormat={name}\n", frames=0)
+    frames = tmp_path / "Bias" / "T-10" / "attempt1" / "frames"
+    fmt = pixel_format(name)
+    sizes = (fmt.frame_bytes(35), -(-35 // samples) * samples * fmt.bits // 8)
+    assert sizes[0] < sizes[1]
+    raw = np.random.default_rng(2).integers(0, 256, sizes[0], np.uint8)
+    for number, size in enumerate((*sizes, sizes[1] + 1, sizes[0] - 1)):
+        (frames / f"f{number}.raw").write_bytes(raw.tobytes().ljust(size, b"\0")[:size])
+    assert run(*roots) == 1
+    headers = [fits.getheader(frames.parent / "fits" / f"f{number}.fits") for number in range(4)]
+    assert [header["BADSIZE"] for header in headers] == [False, False, True, True]
+    for number in range(2):
+        image, _ = check_valid(frames.parent / "fits" / f"f{number}.fits")
+        np.testing.assert_array_equal(image, decode(raw, (5, 7), fmt))
+    text = f"expected {sizes[0]} or {sizes[1]} (7 x 5, {name})"
+    assert reasons(tmp_path, "f2.raw")[0] == ("ERROR", f"BADSIZE: {sizes[1] + 1} bytes, {text}: cut")
+    assert reasons(tmp_path, "f0.raw") == [("WARNING", "no log row")]
+
+
+def test_a_kept_file_with_another_verdict_on_its_size_is_converted_again(tmp_path):
+    attempt = make_attempt(tmp_path / "attempt1", frames=1)
+    (path,) = convert_attempt(attempt, "BIAS")
+    fits.setval(path, "BADSIZE", value=True)
+    convert_attempt(attempt, "BIAS")
+    assert fits.getheader(path)["BADSIZE"] is False
+
+
 @pytest.mark.parametrize(("name", "bits"), [("Mono10p", 10), ("Mono12p", 12)])
 def test_packed_samples_of_more_than_one_block(tmp_path, name, bits):
     shape = (601, 1003)
@@ -521,6 +624,10 @@ def test_no_config(tmp_path):
         ("HEIGHT=1e999\n", "HEIGHT is 'inf', expected 1 to 65535"),
         ("WIDTH=65535\nHEIGHT=65535\n", "65535 x 65535 pixels, expected at most"),
         ("BYTE_ORDER=middle\n", "BYTE_ORDER is 'middle', expected little or big"),
+        ("ByteOrder=Motorola\n", "BYTE_ORDER is 'Motorola', expected little or big"),
+        ("BYTE-ORDER=\n", "BYTE_ORDER is '', expected little or big"),
+        ("BitDepth=32\n", "bit depth 32, expected a whole number from 1 to 16"),
+        ("Pixel-Format=Mono14\n", "unknown pixel format 'Mono14'"),
     ],
 )
 def test_config_that_describes_no_frame(tmp_path, config, reason):
@@ -569,6 +676,26 @@ def test_index_row_reads_like_the_header(tmp_path):
         assert describe(cards, "x") == describe(dict(fits.getheader(row["PATH"])), "x")
 
 
+def test_infinite_and_nan_stand_in_the_index(tmp_path):
+    log = (
+        "FrameNum,Temperature,ExpTime,RealExpTime,ExpGain\n0,nan,-inf,inf,NaN\n1,inf,1,nan,1\n2,-inf,1,1,1\n"
+    )
+    roots = campaign(tmp_path, log=log)
+    for _ in range(2):  # converted, then kept
+        assert run(*roots) == 0
+        rows = table(tmp_path / "fits_index.csv")
+        assert [row["TEMP"] for row in rows] == ["NAN", "INF", "-INF"] * 3
+        assert [rows[0][key] for key in ("EXPTIME", "REXPTIME", "GAIN")] == ["-INF", "INF", "NAN"]
+        index = FrameIndex([tmp_path / "fits_index.csv"])
+        for row in rows:
+            status = os.stat(row["PATH"])
+            image = index.get(FoundFile(row["PATH"], "x", status.st_size, status.st_mtime_ns, 0))
+            header = describe(dict(fits.getheader(row["PATH"])), "x")
+            assert header["problems"]["temperature"] == f"TEMP = {row['TEMP']} is not a number"
+            assert describe(image.cards, "x") == header
+            assert describe({key: cell for key, cell in row.items() if cell}, "x") == header
+
+
 def test_up_to_date_files_are_kept(tmp_path, capsys):
     roots = campaign(tmp_path, frames=2)
     assert run(*roots) == 0
@@ -605,7 +732,8 @@ def test_skipped_sections(tmp_path, capsys):
     roots = campaign(tmp_path)
     shutil.rmtree(tmp_path / "Flats")
     assert run(*roots) == 2
-    assert "Flats: no such folder, expected the FLAT section (--skip-flat" in capsys.readouterr().err
+    text = f"error: {roots[2]}: no such folder, expected the FLAT section (--skip-flat)\n"
+    assert capsys.readouterr() == ("", text)
     assert not list(tmp_path.rglob("*.fits"))
     assert run(*roots, "--skip_flat", "--skip-bias") == 0
     assert [row["CALTYPE"] for row in table(tmp_path / "fits_index.csv")] == ["DARK"] * 3

@@ -18,6 +18,14 @@ _DECIMAL_COMMA = re.compile(r"[+-]?[0-9]*,[0-9]+([eE][+-]?[0-9]+)?\Z")
 # The C runtime of Windows writes 1.#INF, -1.#IND and 1.#QNAN.
 _NOT_A_NUMBER = re.compile(r"[+-]?(nan(\(.*\))?|1\.#(ind|qnan|snan)[0-9]*)\Z", re.IGNORECASE)
 _INFINITE = re.compile(r"([+-]?)(inf|infinity|1\.#inf[0-9]*)\Z", re.IGNORECASE)
+# Config keys that say how a frame is stored come in several spellings (GenICam: PixelFormat).
+_LAYOUT_KEYS = {
+    "width": "WIDTH",
+    "height": "HEIGHT",
+    "bitdepth": "BIT_DEPTH",
+    "byteorder": "BYTE_ORDER",
+    "pixelformat": "PIXEL_FORMAT",
+}
 _DELIMITERS = ",;\t|"
 _INTEGERS = range(-(2**63), 2**63)  # what 64 bits hold: others stay text, which no reader can change
 _MOST_DIGITS = 19  # of these; Python refuses to convert thousands
@@ -75,9 +83,21 @@ def _lines(text):
     return text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
 
 
+def plain_name(name):
+    """Name without blanks, '_' and '-', in lower case: what spellings of one name share."""
+    return re.sub(r"[\s_\-]+", "", name).lower()
+
+
+def _key(name):
+    """Key of an entry: upper case, blanks as '_'; for the layout of a frame one key for all spellings."""
+    return _LAYOUT_KEYS.get(plain_name(name), re.sub(r"\s+", "_", name).upper())
+
+
 class Config(dict):
     """Typed entries of a config file by their upper-case key, found in any case.
 
+    WIDTH, HEIGHT, BIT_DEPTH, BYTE_ORDER and PIXEL_FORMAT are found in other spellings too (BitDepth,
+    byte-order).
     ``spelling`` : key -> as the file spells it.   ``problems`` : one text for each line that could not be
     used.
     """
@@ -88,14 +108,14 @@ class Config(dict):
         self.problems = []
 
     def __getitem__(self, key):
-        return super().__getitem__(key.upper())
+        return super().__getitem__(_key(key))
 
     def __contains__(self, key):
-        return isinstance(key, str) and super().__contains__(key.upper())
+        return isinstance(key, str) and super().__contains__(_key(key))
 
     def get(self, key, default=None):
         """Value of ``key`` in any case, or ``default``."""
-        return super().get(key.upper(), default)
+        return super().get(_key(key), default)
 
 
 def read_config(path):
@@ -116,7 +136,7 @@ def read_config(path):
         spelling, value = match[1].strip().strip("\"'"), match[2]
         quoted = re.match(r"\s*(\"([^\"]*)\"|'([^']*)')\s*(#.*)?\Z", value, re.DOTALL)
         value = quoted[1][1:-1] if quoted else _uncommented(value)
-        key = re.sub(r"\s+", "_", spelling).upper()
+        key = _key(spelling)
         if not key:
             config.problems.append(f"line {number} is not key=value: {shown(line)}")
             continue

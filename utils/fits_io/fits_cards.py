@@ -30,11 +30,7 @@ def card(keyword, value, comment=""):
     if not _KEYWORD.match(keyword):
         raise ValueError(f"illegal FITS keyword {keyword!r}: expected 1 to 8 of A-Z, 0-9, _ and -")
     start = f"{keyword:8s}= "
-    if isinstance(value, np.generic):
-        # The shortest digits that give the same float32, not its 17-digit double.
-        value = float(str(value)) if isinstance(value, np.float32) else value.item()
-    if isinstance(value, float) and not math.isfinite(value):
-        value = "NAN" if math.isnan(value) else "INF" if value > 0 else "-INF"
+    value = card_value(value)
     comment = _ascii(comment)
     if isinstance(value, str):
         return _string_cards(start, _ascii(value), comment)
@@ -49,6 +45,16 @@ def card(keyword, value, comment=""):
     else:
         raise TypeError(f"{keyword}: a {type(value).__name__} cannot be a FITS header value: {value!r}")
     return _with_comment(start + text, comment)
+
+
+def card_value(value):
+    """Value as a card holds it: Python's types for numpy's, 'INF', '-INF' and 'NAN' for what is not finite."""
+    if isinstance(value, np.generic):
+        # The shortest digits that give the same float32, not its 17-digit double.
+        value = float(str(value)) if isinstance(value, np.float32) else value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NAN" if math.isnan(value) else "INF" if value > 0 else "-INF"
+    return value
 
 
 def text_cards(keyword, text):

@@ -10,7 +10,7 @@ import unicodedata
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from utils.fits_io.capture_log import as_number, shown, typed
+from utils.fits_io.capture_log import as_number, plain_name, shown, typed
 from utils.fits_io.fits_cards import CARD, card
 from utils.fits_io.keywords import ALIASES
 from utils.version import __version__
@@ -118,10 +118,10 @@ def plan_header(config, log, bit_depth):
     names = log.columns if log else ()
     known, claims = {}, {}
     for position, name in enumerate(names):
-        plain, unit = _split_unit(name)
-        if plain in _COLUMNS:
+        column, unit = _split_unit(name)
+        if column in _COLUMNS:
             known[position] = unit
-            claims.setdefault(_COLUMNS[plain], []).append((list(_COLUMNS).index(plain), position))
+            claims.setdefault(_COLUMNS[column], []).append((list(_COLUMNS).index(column), position))
     columns = [None] * len(names)
     for keyword, claimants in claims.items():
         winner = min(claimants)[1]
@@ -131,7 +131,7 @@ def plan_header(config, log, bit_depth):
         columns[winner] = (keyword, factor, unit in ("k", "kelvin"), _COMMENTS[keyword])
     constant = [("BITDEPTH", bit_depth, "significant bits of a sample")]
     for key, value in (config or {}).items():
-        if _plain(key) == "bitdepth" and value == bit_depth:
+        if plain_name(key) == "bitdepth" and value == bit_depth:
             continue
         keyword = _free_keyword(key, taken)
         constant.append((keyword, _fitting(keyword, value), f"config {config.spelling[key]}"))
@@ -149,20 +149,16 @@ def plan_header(config, log, bit_depth):
     return HeaderPlan(tuple(columns), tuple(constant), problems, bool(log and log.decimal_comma))
 
 
-def _plain(name):
-    return re.sub(r"[\s_\-]+", "", name).lower()
-
-
 def _split_unit(name):
     """Normalised column name and the unit in brackets behind it ('' if none)."""
     match = re.match(r"(.*?)\s*[\[(]\s*([^\])]*?)\s*[\])]\s*\Z", name, re.DOTALL)
-    return (_plain(match[1]), match[2].lower()) if match else (_plain(name), "")
+    return (plain_name(match[1]), match[2].lower()) if match else (plain_name(name), "")
 
 
 def _free_keyword(name, taken):
     """Legal keyword of at most 8 characters, like ``name``, not yet in ``taken`` (it is added there)."""
-    if _plain(name) in _SHORT:
-        letters = _SHORT[_plain(name)]
+    if plain_name(name) in _SHORT:
+        letters = _SHORT[plain_name(name)]
     else:
         letters = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode("ascii").upper()
         letters = re.sub(r"[^A-Z0-9_-]", "", re.sub(r"\s+", "_", letters.strip()))

@@ -24,11 +24,16 @@ def match_rows(raws, log, header):
         rows = [*log.rows, *[None] * len(raws)][: len(raws)]
         matches = [(row, () if row is not None else ("no log row",)) for row in rows]
         return matches, [f"{why}: log rows are taken in order{count}"], []
-    by_number, details = _rows_by_number(log, column)
+    by_number, told, details = _rows_by_number(log, column)
+    offset, notes = _offset(numbers, told), []
+    if offset:
+        first = min(numbers)
+        text = f"the log counts frames from {first + offset}, file names from {first}"
+        notes.append(f"{text}: log rows are taken in order")
     files = Counter(numbers)
     matches = []
     for raw, number in zip(raws, numbers, strict=True):
-        rows, texts = by_number.get(number, []), []
+        rows, texts = by_number.get(number if number is None else number + offset, []), []
         if not rows:
             texts.append("no log row" if number is not None else "no frame number in the name, no log row")
         elif len(rows) > 1:
@@ -37,25 +42,41 @@ def match_rows(raws, log, header):
         if number is not None and files[number] > 1:
             texts.append(f"frame number {number} comes {files[number]} times among the files")
         matches.append((rows[-1] if rows else None, tuple(texts)))
-    return matches, [], details
+    return matches, notes, details
+
+
+def _offset(numbers, told):
+    """What all log numbers have more than those of the files, 0 where that is not one constant.
+
+    numbers : of the files, None where a name has none.   told : of the rows, None where a row has none.
+    """
+    if None in numbers or len(numbers) != len(told):
+        return 0
+    if None not in told:
+        numbers, told = sorted(numbers), sorted(told)
+    offsets = {row - number for number, row in zip(numbers, told, strict=True) if row is not None}
+    return offsets.pop() if len(offsets) == 1 else 0
 
 
 def _rows_by_number(log, column):
-    """Frame number -> its different rows, and a text for each row without a number."""
-    by_number, details = {}, []
+    """Frame number -> its different rows; the number of each (or None); a text for each row without one."""
+    by_number, told, details = {}, [], []
     for row in log.rows:
         if row is None:
+            told.append(None)
             continue
         number = as_number(row[column], log.decimal_comma)
         if isinstance(number, float) and number.is_integer():
             number = int(number)
         if not isinstance(number, int):
+            told.append(None)
             details.append(f"row without a frame number: {shown(', '.join(row))}")
             continue
         rows = by_number.setdefault(number, [])
         if row not in rows:
             rows.append(row)
-    return by_number, details
+            told.append(number)
+    return by_number, told, details
 
 
 def _choose(rows, raw, header):

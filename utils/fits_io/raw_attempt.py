@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 
 from utils.errors import InputError, OptionError
 from utils.fits_io.atomic import RefusedOutputError
-from utils.fits_io.capture_log import read_config, read_log, shown
-from utils.fits_io.fits_cards import BLOCK
+from utils.fits_io.capture_log import plain_name, read_config, read_log, shown
+from utils.fits_io.fits_cards import BLOCK, card_value
 from utils.fits_io.frame_cards import (
     HeaderPlan,
     cards_text,
@@ -34,6 +34,7 @@ INDEX_COLUMNS = (
     *("SIZE", "MTIME_NS"),
 )
 ERROR, WARNING = "ERROR", "WARNING"
+_BYTE_ORDERS = {"little": "little", "le": "little", "big": "big", "be": "big"}
 _KINDS = {"bias": "BIAS", "dark": "DARK", "darks": "DARK", "flat": "FLAT", "flats": "FLAT"}
 
 # Columns only where a frame has them: what else readers ask for, less what repeats a column.
@@ -184,10 +185,9 @@ def _geometry(config, path, problems):
     if depth is not None and depth != bits:
         text = f"BIT_DEPTH is {shown(str(depth))}, but PIXEL_FORMAT {pixels.name} has {bits} bits"
         problems.append(Problem(path, WARNING, text))
-    byte_order = str(config.get("BYTE_ORDER", "little")).strip().lower()
-    if byte_order.removesuffix("-endian").removesuffix("endian") not in ("little", "big"):
-        raise InputError(f"BYTE_ORDER is {shown(byte_order)}, expected little or big")
-    byte_order = "big" if byte_order.startswith("big") else "little"
+    told = str(config.get("BYTE_ORDER", "little"))
+    if (byte_order := _BYTE_ORDERS.get(plain_name(told).removesuffix("endian"))) is None:
+        raise InputError(f"BYTE_ORDER is {shown(told)}, expected little or big")
     missing = [key for key in ("WIDTH", "HEIGHT") if key not in config]
     if path is not None and missing:
         text = f"no {' and '.join(missing)}: {DEFAULT_SIDE} where the file size fits it"
@@ -222,14 +222,15 @@ def _convert(frame, stream, size, dry_run, result):
     """Read, decode and write one frame, and note in ``result`` what became of it."""
     attempt = frame.attempt
     ny, nx = attempt.shape
-    expected = attempt.pixels.frame_bytes(ny * nx)
-    if size != expected and attempt.assumed:
+    sizes = _sizes(attempt)
+    expected = " or ".join(map(str, sizes))
+    if size not in sizes and attempt.assumed:
         text = f"not converted: frame size not told, and {size} bytes are not {nx} x {ny} pixels ({expected})"
         result.problems.append(Problem(frame.raw, ERROR, text))
         return
-    result.badsize = size != expected
+    result.badsize = size not in sizes
     if result.badsize:
-        how = "padded with zeros" if size < expected else "cut"
+        how = "padded with zeros" if size < sizes[0] else "cut"
         text = f"BADSIZE: {size} bytes, expected {expected} ({nx} x {ny}, {attempt.pixels.name}): {how}"
         result.problems.append(Problem(frame.raw, ERROR, text))
     if dry_run:
@@ -247,6 +248,12 @@ def _convert(frame, stream, size, dry_run, result):
     values.update(SIZE=written.st_size, MTIME_NS=written.st_mtime_ns)
     result.row = index_row(frame.output, values)
     result.problems += _detail(frame, notes)
+
+
+def _sizes(attempt):
+    """Sizes [bytes] that a raw file of the attempt may have."""
+    ny, nx = attempt.shape
+    return attempt.pixels.frame_sizes(ny * nx)
 
 
 def _keep(frame, raw_status, result):
@@ -267,12 +274,16 @@ def _keep(frame, raw_status, result):
     whole = image.shape == (ny, nx) and image.bitpix == bits and image.size == image.offset + padded
     if not whole or image.cards.get("CALTYPE") != frame.attempt.calibration:
         return False
+    sizes = _sizes(frame.attempt)
+    badsize = raw_status.st_size not in sizes
+    if bool(image.cards.get("BADSIZE")) != badsize:
+        return False
     result.state = "kept"
     values = {**image.cards, "DATAOFF": image.offset, "SIZE": image.size, "MTIME_NS": image.mtime_ns}
     result.row = index_row(frame.output, values)
-    result.badsize = bool(image.cards.get("BADSIZE"))
-    if result.badsize:
-        expected = frame.attempt.pixels.frame_bytes(ny * nx)
+    result.badsize = badsize
+    if badsize:
+        expected = " or ".join(map(str, sizes))
         text = f"BADSIZE: {raw_status.st_size} bytes, expected {expected} (kept as it was)"
         result.problems.append(Problem(frame.raw, ERROR, text))
     result.problems += _detail(frame, frame_cards(frame, False, bits)[1])
@@ -297,5 +308,5 @@ def index_row(path, values):
     """Row of fits_index.csv from header values (RELPATH is filled in by the writer of the index)."""
     return {
         "PATH": path,
-        **{name: values[name] for name in (*INDEX_COLUMNS, *INDEX_EXTRAS) if name in values},
+        **{name: card_value(values[name]) for name in (*INDEX_COLUMNS, *INDEX_EXTRAS) if name in values},
     }

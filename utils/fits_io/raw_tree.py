@@ -10,10 +10,14 @@ _CONFIGS = ("configfile.txt", "config.txt")
 _LOG = "temperaturelog.csv"
 _DATA_SUFFIX = re.compile(r"\.(raw|fits?|fts|fz|gz)\Z", re.IGNORECASE)
 _NUMBER = r"[0-9]+(?:\.[0-9]+)?|\.[0-9]+"
+_SECONDS = rf"(?:{_NUMBER})(?:e[+-]?[0-9]+)?"
+_EXPOSURE = re.compile(rf"exp[ _-]?({_SECONDS})s", re.IGNORECASE)
+# Not from the end of a word ('half12'), unless that is an exposure ('exp0.1sf7') or a kind ('flatf9').
+_KINDS = "|".join(f"(?<={word})" for word in ("bias", "biases", "dark", "darks", "flat", "flats"))
+_BEFORE = rf"(?:(?<![a-z])|{_KINDS}|exp[ _-]?{_SECONDS}s)"
 # The last match counts; 'frame12' before 'f12'; 'f2.8' is an f-number, not a frame.
-_FRAME = re.compile(r"(?<![a-z])frame[ _-]?([0-9]+)(?![0-9]|\.[0-9])", re.IGNORECASE)
-_F = re.compile(r"(?<![a-z])f([0-9]+)(?![0-9]|\.[0-9])", re.IGNORECASE)
-_EXPOSURE = re.compile(rf"exp[ _-]?((?:{_NUMBER})(?:e[+-]?[0-9]+)?)s", re.IGNORECASE)
+_FRAME = re.compile(rf"{_BEFORE}frame[ _-]?([0-9]+)(?![0-9]|\.[0-9])", re.IGNORECASE)
+_F = re.compile(rf"{_BEFORE}f([0-9]+)(?![0-9]|\.[0-9])", re.IGNORECASE)
 # T of 'T-10', 'BiasT0' or 'DARK_T5', but not the end of a word in capitals ('TEST1').
 _TEMPERATURE = re.compile(rf"(?:(?<![A-Z])|(?<=BIAS)|(?<=DARK)|(?<=FLAT))T([+-]?(?:{_NUMBER}))")
 
@@ -68,8 +72,9 @@ class Folder:
     log: str | None
 
     def named(self, name):
-        """Path of the sub-folder ``name``, or None."""
-        return next((path for path in self.folders if os.path.basename(path) == name), None)
+        """Path of the sub-folder ``name``, of one in another case ('Frames') where it is missing, or None."""
+        found = [path for path in self.folders if os.path.basename(path).lower() == name.lower()]
+        return min(found, key=lambda path: os.path.basename(path) != name, default=None)
 
 
 def look_into(path):

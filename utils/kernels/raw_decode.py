@@ -6,6 +6,7 @@ one).
 No sample is scaled, shifted or clipped; rows follow one another without padding.
 """
 
+import math
 import sys
 from dataclasses import dataclass
 
@@ -32,6 +33,21 @@ class PixelFormat:
     def frame_bytes(self, n_pixels):
         """Bytes of a frame of ``n_pixels`` samples; the last byte of a packed frame may be partly used."""
         return (n_pixels * self.stored_bits + 7) // 8
+
+    @property
+    def group(self):
+        """(bytes, samples) after which a byte begins with a sample again: (3, 2) for 12 packed bits."""
+        common = math.gcd(self.stored_bits, 8)
+        return self.stored_bits // common, 8 // common
+
+    def frame_sizes(self, n_pixels):
+        """Sizes [bytes] a frame may have: as long as its bits need, or filled up to a whole group.
+
+        >>> FORMATS["mono12p"].frame_sizes(35), FORMATS["mono12p"].frame_sizes(36)
+        ((53, 54), (54,))
+        """
+        n_bytes, n_samples = self.group
+        return tuple(sorted({self.frame_bytes(n_pixels), -(-n_pixels // n_samples) * n_bytes}))
 
 
 FORMATS = {
@@ -92,7 +108,7 @@ def decode(data, shape, fmt, byte_order="little"):
         samples = data.view("<u2" if byte_order == "little" else ">u2")
         return (samples if byte_order == sys.byteorder else samples.astype(np.uint16)).reshape(shape)
     unpack = _UNPACK[fmt.name]
-    group, samples_per_group = (5, 4) if fmt.bits == 10 else (3, 2)
+    group, samples_per_group = fmt.group
     groups = -(-n_pixels // samples_per_group)
     samples = np.empty((groups, samples_per_group), np.uint16)
     whole = wanted // group
