@@ -86,7 +86,7 @@ def _summary(maps, law, fit, dq, a_g, t_min, left_out):
         "gamma_g_error": _finite(law.gamma.error),
         "gamma_scatter_over_pixels": law.gamma.sigma,
         "gamma_measured": law.gamma_free,
-        "bright_pixels_apart": law.b is not law.b_bright or law.gamma is not law.gamma_bright,
+        "bright_pixels_apart": law.b != law.b_bright or law.gamma != law.gamma_bright,
         "B_g_bright": law.b_bright.mean,
         "gamma_g_bright": law.gamma_bright.mean,
         "offset_adu": [float(o) for o in law.offset],

@@ -2,6 +2,19 @@
 
 import numpy as np
 
+SMALL_PRODUCT = 200_000
+"""Multiplications of a matrix product that a BLAS library does without threads of its own: these fight with ours."""
+
+
+def product(columns, values):
+    """Matrix product (k, n) x (n, m) of float32 as float64 (k, m), in pieces too small for threads of BLAS."""
+    k, n = columns.shape
+    out = np.empty((k, values.shape[1]))
+    width = max(64, SMALL_PRODUCT // (k * n))
+    for start in range(0, values.shape[1], width):
+        out[:, start : start + width] = columns @ values[:, start : start + width]
+    return out
+
 
 def eliminate(h, g, chi2, cross, right, inner, precision):
     """Take the bias nuisances out of the normal equations, in place (Schur complement).

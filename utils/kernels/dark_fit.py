@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from utils.kernels.dark_algebra import eliminate, inverse, solve_step
+from utils.kernels.dark_algebra import eliminate, inverse, product, solve_step
 
 FIRST_STEPS, MORE_STEPS = 2, 12
 """Steps for all pixels after the weights are final, and further ones for those that need them."""
@@ -261,13 +261,13 @@ class Problem:
         chi2 = np.einsum("ij,ij->j", wr, r).astype(np.float64)
         wu = self.w * u
         if self.nuisances:
-            cross = (c["cross"][: 3 * self.nuisances] @ wu).astype(np.float64)
-            right = (c["nuisance"][: self.nuisances] @ wr).astype(np.float64)
-            inner = (c["nuisance"][: 2 * self.nuisances - 1] @ self.w).astype(np.float64)
+            cross = product(c["cross"][: 3 * self.nuisances], wu)
+            right = product(c["nuisance"][: self.nuisances], wr)
+            inner = product(c["nuisance"][: 2 * self.nuisances - 1], self.w)
         wr *= u
-        g = (c["gradient"] @ wr).astype(np.float64)
+        g = product(c["gradient"], wr)
         wu *= u
-        h = (c["theta"] @ wu).astype(np.float64)
+        h = product(c["theta"], wu)
         scale = np.stack([np.ones_like(p), p, p])
         g *= scale
         h[1:3] *= p

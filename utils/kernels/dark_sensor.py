@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from utils.kernels.dark_fit import Design, Prior, Problem, fit_pixels
+from utils.kernels.dark_algebra import product
+from utils.kernels.dark_fit import BiasError, Design, Prior, Problem, fit_pixels
 from utils.kernels.dark_levels import WIDE_B, WIDE_GAMMA, level_fit, wide_prior
 from utils.kernels.dark_population import Population, distribution
 
@@ -51,7 +52,7 @@ class SensorLaw:
     def prior(self, bright):
         """Prior of each pixel; bright (m,) bool."""
         pairs = ((self.b, self.b_bright), (self.gamma, self.gamma_bright))
-        if all(one is two for one, two in pairs):
+        if all(one == two for one, two in pairs):
             return Prior(self.b.mean, self.b.sigma, self.gamma.mean, self.gamma.sigma)
         values = []
         for one, two in pairs:
@@ -119,6 +120,10 @@ def sensor_law(
         good = _ordinary(fit)
     populations = _populations(fit, good, bright, prior, gamma_free, slope, error if separable else None)
     populations = data.centred(design, populations, good, bright, gamma_free, offset)
+    more = _shared_errors(data, design, offset, shared, prior, separable)
+    populations = tuple(
+        replace(one, error=math.hypot(one.error, more[place % 2])) for place, one in enumerate(populations)
+    )
     hypotheses, straight, curved = {}, math.nan, math.nan
     if thorough:
         hypotheses = data.hypotheses(design, prior, gamma_free, separable)
@@ -128,6 +133,17 @@ def sensor_law(
     return SensorLaw(
         design, *populations, offset, error, separable, gamma_free, common, hypotheses, straight, curved
     )
+
+
+def _shared_errors(data, design, offset, shared, prior, separable):
+    """Errors of the sensor's B and gamma from what all pixels of a map share, which no number of pixels averages out."""
+    if not shared > 0:
+        return 0.0, 0.0
+    levels = np.nanmedian(data.signal, axis=1) - offset[data.session]
+    one = replace(design, common_variance=np.full_like(design.x, shared * shared))
+    bias = BiasError(np.array([9.0])) if separable else None
+    fit = fit_pixels(levels.astype(np.float32)[:, None], np.array([1e-12]), one, prior, bias=bias)
+    return math.sqrt(max(0.0, float(fit.cov[3, 0]))), math.sqrt(max(0.0, float(fit.cov[5, 0])))
 
 
 def _arrhenius(design):
@@ -188,24 +204,22 @@ class _Sample:
         k = problem.nuisances
         inverse = None
         if k:
-            inner = (columns["nuisance"][: 2 * k - 1] @ problem.w).astype(np.float64) + problem.precision
+            inner = product(columns["nuisance"][: 2 * k - 1], problem.w) + problem.precision
             inverse = (
                 1.0 / inner
                 if k == 1
                 else np.stack([inner[2], -inner[1], inner[0]]) / (inner[0] * inner[2] - inner[1] ** 2)
             )
-            cross_theta = (columns["cross"][: 3 * k] @ (problem.w * u)).astype(np.float64).reshape(
-                k, 3, -1
-            ) * scale
-            right_n = (columns["nuisance"][:k] @ (problem.w * r)).astype(np.float64)
+            cross_theta = product(columns["cross"][: 3 * k], problem.w * u).reshape(k, 3, -1) * scale
+            right_n = product(columns["nuisance"][:k], problem.w * r)
         theta, nuisance, own, direct = [], [], [], []
         for s in range(count):
             w = problem.w * (self.session == s)[:, None].astype(np.float32)
-            theta.append((columns["gradient"] @ (w * u)).astype(np.float64) * scale)
+            theta.append(product(columns["gradient"], w * u) * scale)
             direct.append((w * r).sum(axis=0, dtype=np.float64))
             own.append(w.sum(axis=0, dtype=np.float64))
             if k:
-                nuisance.append((columns["nuisance"][:k] @ w).astype(np.float64))
+                nuisance.append(product(columns["nuisance"][:k], w))
         matrix = np.zeros((count, count))
         right = np.zeros(count)
         hinv = _symmetric_inverse(h)
