@@ -15,6 +15,9 @@ from utils.kernels.dark_sensor import BOLTZMANN_EV, KELVIN
 
 ERRMODEL = "UNCERT(T,t)^2 = g C g, g = (r/A, r (T-T_MIN), r ln t)"
 
+LEAST_SPAN = 5.0
+"""Temperatures over which the dark current of any sensor grows visibly: most double it in 5 to 8 degC."""
+
 
 def model_cards(maps, law, t_min, two):
     """Cards of a model: enough to evaluate it without this code."""
@@ -125,6 +128,19 @@ def write_global(config, record, path, **values):
     path = record.claim(config.output_dir / path)
     write_bytes(path, [buffer.getvalue()])
     record.add_product(path, "GLOBAL_PARAMS")
+
+
+def unconstrained(law, temperatures):
+    """Say why the data do not carry a model, or None.
+
+    The temperatures must span ``LEAST_SPAN``, or the growth with temperature be known to a third of itself all the same.
+    """
+    b, error = law.b.mean, law.b.error
+    low, high = temperatures.min(), temperatures.max()
+    if high - low >= LEAST_SPAN or abs(b) > 3.0 * error:
+        return None
+    known = f"B = {b:.3g} +- {error:.2g} 1/degC" if math.isfinite(error) else "B is not known at all"
+    return f"darks from {low:.1f} to {high:.1f} degC do not tell how the rate grows ({known})"
 
 
 def temperature_numbers(law):

@@ -170,6 +170,9 @@ class TestReal:
 
     def test_orion_says_what_its_frames_do_not_tell(self, tmp_path):
         words = ("--basepath", REAL / "orion_g3_astroluminance", "--output-dir", tmp_path / "out")
-        assert dark_frames.run(*words) == 0
+        assert dark_frames.run(*words) == 1
+        missing = record(tmp_path / "out")["runs"][-1]["missing"]
+        assert [one["what"] for one in missing] == ["dark_model/exp_20p00", "dark_model_2d"]
+        assert all("do not tell how the rate grows" in one["reason"] for one in missing)
         warnings = " ".join(record(tmp_path / "out")["runs"][-1]["warnings"])
         assert "darks of one exposure (20 s)" in warnings

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from dark_pipeline.models import write_global, write_model
+from dark_pipeline.models import unconstrained, write_global, write_model
 from dark_pipeline.products import MODEL_1D, folders_of, open_dark_maps
 from utils.domain.dark_maps import fit_all, sensor_of
 from utils.domain.dark_model import GLOBAL_1D
@@ -14,7 +14,7 @@ def run(config, context):
 
     Reads: the dark-current maps of run.json, bias_used/.
     Writes: dark_model/exp_*/A_map.fits, B_map.fits, AB_covariance.fits, global_params.npz; an exposure at one temperature
-    has none, which is said (status 1).
+    has none, which is said (status 1), as where the temperatures do not tell the growth.
     """
     record = context.record
     with record.step("fit_1d") as step:
@@ -29,6 +29,10 @@ def run(config, context):
                 record.missing(folder, f"{at}, a model needs two")
                 continue
             law = sensor_of(some, bright, gamma_free=False, offset_free=False, thorough=False)
+            reason = unconstrained(law, some.temperature)
+            if reason:
+                record.missing(folder, reason)
+                continue
             t_min = float(some.temperature.min())
             fit = fit_all(some, law, bright, t_min, jobs=config.shared.jobs)
             exposure = float(some.exposure.mean())
