@@ -12,7 +12,7 @@ from utils.domain.dark_model import HOT_MAP
 from utils.errors import InputError
 from utils.fits_io.frame_stack import FrameStack
 from utils.fits_io.naming import exposure_folder, exposure_label, label, unique_names
-from utils.fits_io.product_reader import read_product, view_planes
+from utils.fits_io.product_reader import view_planes
 from utils.fits_io.products import DQ, header_from_inputs, write_product
 from utils.kernels import groups as grouping
 
@@ -191,11 +191,6 @@ def open_dark_maps(config: DarkConfig, record):
     bright = np.zeros(maps.shape, bool)
     bright |= (np.asarray(maps.dqs[0]) & int(DQ.HOT | DQ.WARM)) != 0
     return maps, bright, [headers[ref.path] for ref in refs if headers[ref.path].get("MISFIT")]
-
-
-def read_hot(config, folder):
-    """Hot-pixel mask of a model folder, bool (ny, nx)."""
-    return read_product(config.output_dir / folder / HOT_MAP, expect="HOT_PIXELS").data != 0
 
 
 def hot_header(maps):

@@ -7,14 +7,6 @@ import pytest
 
 from utils.kernels import noise
 
-
-def test_noise_variance_adds_its_three_terms():
-    level = np.array([-50.0, 0.0, 100.0])
-    expected = [4 + 1 / 12, 4 + 1 / 12, 4 + 50 + 1 / 12]
-    np.testing.assert_allclose(noise.noise_variance(2.0, level, gain=2.0), expected)
-    np.testing.assert_allclose(noise.noise_variance(2.0, 100.0, gain=2.0, lsb=16.0), 4 + 50 + 256 / 12)
-
-
 # --- median ---------------------------------------------------------------------------------------
 
 

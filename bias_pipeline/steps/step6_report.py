@@ -7,7 +7,7 @@ import numpy as np
 from bias_pipeline.captions import CAPTIONS, KINDS
 from bias_pipeline.steps.step2_make_masters import FRAMES
 from bias_pipeline.steps.step5_evaluate import chosen_temperatures
-from utils.application.report import context_of, write_report
+from utils.application.report import context_of, csv_table, write_report
 from utils.application.run_record import REPORT
 from utils.domain.bias_fit import open_masters
 from utils.fits_io.atomic import write_bytes
@@ -186,10 +186,6 @@ def _example_pixels(dq, b):
 def _tables(config):
     """Table of the evaluation for the report."""
     path = config.output_dir / "evaluation" / "evaluation_summary.csv"
-    if not path.is_file():
-        return []
-    with open(path, newline="", encoding="utf-8") as stream:
-        rows = list(csv.DictReader(stream))
     columns = {
         "temperature": "T [°C]",
         "frames": "frames",
@@ -203,19 +199,4 @@ def _tables(config):
         "left_out_chi2_red": "reduced χ², left out",
         "left_out_is": "left out is",
     }
-    table = [[_cell(row[key]) for key in columns] for row in rows]
-    return [
-        {
-            "section": "Evaluation",
-            "title": "Errors at each temperature",
-            "columns": list(columns.values()),
-            "rows": table,
-        }
-    ]
-
-
-def _cell(text):
-    try:
-        return float(text)
-    except ValueError:
-        return text
+    return csv_table(path, columns, section="Evaluation", title="Errors at each temperature")

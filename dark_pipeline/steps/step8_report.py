@@ -1,14 +1,12 @@
 """Pictures of all products of the output folder, and the report of the run."""
 
-import csv
-
 import numpy as np
 
 from dark_pipeline.captions import KINDS
 from dark_pipeline.evaluation_pictures import draw, median_of, median_rates
 from dark_pipeline.products import MODEL_2D, open_dark_maps
 from dark_pipeline.steps.step7_evaluate import HEAD, SUMMARY_2D
-from utils.application.report import context_of, write_report
+from utils.application.report import context_of, csv_table, write_report
 from utils.application.run_record import REPORT
 from utils.domain.dark_model import MAPS_2D, DarkModel
 from utils.fits_io.product_reader import read_plane
@@ -122,10 +120,6 @@ def _draw_model(config, record, maps):
 def _tables(config):
     """Table of the 2-D evaluation for the report."""
     path = config.output_dir / SUMMARY_2D
-    if not path.is_file():
-        return []
-    with open(path, newline="", encoding="utf-8") as stream:
-        rows = list(csv.DictReader(stream))
     columns = {
         HEAD[0]: "T [°C]",
         HEAD[1]: "t [s]",
@@ -140,19 +134,4 @@ def _tables(config):
         "left_out_t_mae": "MAE, t left out",
         "left_out_t_chi2_red": "reduced χ², t left out",
     }
-    table = [[_cell(row[key]) for key in columns] for row in rows]
-    return [
-        {
-            "section": "Evaluation",
-            "title": "Errors of the 2-D model",
-            "columns": list(columns.values()),
-            "rows": table,
-        }
-    ]
-
-
-def _cell(text):
-    try:
-        return float(text)
-    except ValueError:
-        return text
+    return csv_table(path, columns, section="Evaluation", title="Errors of the 2-D model")

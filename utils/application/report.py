@@ -1,6 +1,7 @@
 """The report of a run: one HTML file that opens without a network, with its pictures inside."""
 
 import base64
+import csv
 import functools
 import math
 import shlex
@@ -110,6 +111,25 @@ def context_of(record, *, title, program, inputs="", sections=(), tables=(), kin
         ],
         "rejected": record.rejected,
     }
+
+
+def csv_table(path, columns, *, section, title):
+    """Return the tables of `write_report` for a CSV file of a run: one, or none where the file is not there.
+
+    columns : column of the file -> its head in the page, in order.
+    """
+    if not Path(path).is_file():
+        return []
+    with open(path, newline="", encoding="utf-8") as stream:
+        rows = [[_cell(row[key]) for key in columns] for row in csv.DictReader(stream)]
+    return [{"section": section, "title": title, "columns": list(columns.values()), "rows": rows}]
+
+
+def _cell(text):
+    try:
+        return float(text)
+    except ValueError:
+        return text
 
 
 def render(context):

@@ -10,7 +10,7 @@ from utils.domain.bias_model import BiasModel
 from utils.errors import InputError
 from utils.fits_io.product_reader import view_planes
 from utils.fits_io.products import DQ
-from utils.kernels import dark_fit, dark_levels, dark_sensor
+from utils.kernels import dark_fit, dark_sensor
 from utils.kernels import groups as grouping
 
 BLOCK = 8192
@@ -143,13 +143,6 @@ def measured_levels(maps, where):
     levels = np.nanmedian(maps.signal(where), axis=1).astype(np.float64)
     read = float(np.median(maps.noise(where)))
     return levels, (read + maps.inverse_gain * np.maximum(levels, 0.0)) / maps.frames
-
-
-def find_misfits(maps, bright):
-    """Maps that the law of the others does not explain, bool (n,)."""
-    where = sampled(maps, bright)
-    levels, variance = measured_levels(maps, where)
-    return dark_levels.misfits(levels, variance, maps.temperature, maps.exposure, maps.frames)
 
 
 def sensor_of(maps, bright, *, gamma_free, offset_free, thorough=True):

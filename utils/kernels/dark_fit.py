@@ -57,14 +57,6 @@ class Design:
         """ln(t / t_p) of each map, (n,)."""
         return np.log(self.exposure / self.pivot_e)
 
-    def without(self, maps):
-        """Return the design without the maps (n,) bool; the pivot stays."""
-        keep = ~np.asarray(maps)
-        parts = (self.temperature, self.exposure, self.frames)
-        return Design(
-            *(a[keep] for a in parts), self.pivot_t, self.pivot_e, self.x[keep], self.common_variance[keep]
-        )
-
 
 @dataclass(frozen=True, eq=False)
 class Prior:

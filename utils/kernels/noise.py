@@ -15,15 +15,6 @@ ROBUST_DOF = 1e6
 """Degrees of freedom that stand for "the prior is certain" (all pixels share one noise)."""
 
 
-def noise_variance(read_noise, signal, gain, lsb=1.0):
-    """Variance of one sample: ``RN^2 + S / g + LSB^2 / 12``.
-
-    read_noise : [ADU] without the quantisation term.  signal : level above bias [ADU], negative counts as 0.
-    gain : [e-/ADU].  lsb : one step of the converter [ADU].  Returns the variance [ADU^2].
-    """
-    return np.square(read_noise) + np.maximum(signal, 0.0) / gain + lsb * lsb / 12.0
-
-
 def phase_error(read_noise, lsb=1.0):
     """Error of a mean of quantised samples that averaging does not remove, 1 sigma over all levels.
 
