@@ -31,9 +31,9 @@ def samples(rng, n, shape, level=1000.0, sigma=2.0):
     return np.rint(stack)
 
 
-def combined(images, rule=RULE, offsets=None, scales=None, **options):
+def combined(images, rule=RULE, offsets=None, scales=None, pedestal=None, factor=None, **options):
     with FrameStack(images, **options) as stack:
-        return stack.combine(rule, offsets, scales)
+        return stack.combine(rule, offsets, scales, pedestal, factor)
 
 
 def same(first, second):
@@ -112,6 +112,99 @@ def test_offsets_and_scales_of_every_frame(tmp_path, adu_scale):
         check(combined(images, rule, given_offsets, given_scales, adu_scale=adu_scale), moved, rule)
     with FrameStack(images) as opened, pytest.raises(ValueError, match="one value for each of 12 frames"):
         opened.combine(rule, offsets=offsets[:3])
+
+
+def flat_frames(folder, rng, n, shape, scale=1.0, **cards):
+    """Flats of n exposures over a pedestal: images, stored values in product ADU, pedestal, level of each, vignetting."""
+    ny, nx = shape
+    pedestal = (500.0 + rng.normal(0, 30, shape)).astype(np.float32)
+    y, x = np.mgrid[:ny, :nx]
+    fall = 1.0 - 0.3 * np.hypot(y / ny - 0.5, x / nx - 0.5)
+    levels = rng.uniform(1500, 2500, n)
+    signal = levels[:, None, None] * fall
+    values = np.rint(pedestal + signal + rng.normal(0, 1, (n, *shape)) * np.sqrt(signal))
+    values[rng.random(values.shape) < 0.02] += 900
+    values = values.clip(0, 4094)
+    images = [write_uint16(folder / f"{k}.fits", v * scale, **cards) for k, v in enumerate(values)]
+    return images, values, pedestal, levels, (1.0 / fall).astype(np.float32)
+
+
+@pytest.mark.parametrize("method", ["sigclip", "median", "mean"])
+@pytest.mark.parametrize("planes", ["pedestal", "factor", "both"])
+@pytest.mark.parametrize("adu_scale", [1.0, 16.0])
+def test_pedestal_and_factor_of_every_pixel(tmp_path, method, planes, adu_scale):
+    rng = np.random.default_rng(14)
+    n = 11
+    images, values, pedestal, levels, factor = flat_frames(tmp_path, rng, n, (19, 23), adu_scale)
+    pedestal = None if planes == "factor" else pedestal
+    factor = None if planes == "pedestal" else factor
+    moved = values - (0.0 if pedestal is None else pedestal.astype(np.float64))
+    moved = moved * (1.0 if factor is None else factor.astype(np.float64))
+    rule = CombineRule(method, 4.0, 0.03**2, inverse_gain=1e-4, zero_level=1.0)
+    offsets = rng.normal(0, 0.01, n)
+    for given in (None, offsets):
+        expected = moved / levels[:, None, None] + (0.0 if given is None else given[:, None, None])
+        check(
+            combined(images, rule, given, 1.0 / levels, pedestal, factor, adu_scale=adu_scale),
+            expected,
+            rule,
+            rtol=5e-7,
+        )
+    # Without a scale the signal keeps its unit.
+    rule = CombineRule(method, 4.0, 40.0**2)
+    check(combined(images, rule, None, None, pedestal, factor, adu_scale=adu_scale), moved, rule, rtol=5e-7)
+
+
+@pytest.mark.parametrize("method", ["sigclip", "median"])
+def test_planes_are_independent_of_blocks_and_threads(tmp_path, method, monkeypatch):
+    images, _, pedestal, levels, factor = flat_frames(tmp_path, np.random.default_rng(15), 12, (97, 101))
+    rule = CombineRule(method, 4.0, 0.03**2)
+    whole = combined(images, rule, None, 1.0 / levels, pedestal, factor)
+    for chunk_bytes, read_bytes in ((1, 1), (8 << 20, 12 * 2 * 101 * 7), (120_000, 40_000)):
+        monkeypatch.setattr(frame_stack, "CHUNK_BYTES", chunk_bytes)
+        monkeypatch.setattr(frame_stack, "READ_BYTES", read_bytes)
+        for jobs in (1, 3):
+            same(combined(images, rule, None, 1.0 / levels, pedestal, factor, jobs=jobs), whole)
+
+
+def test_pixels_that_planes_do_not_know_have_no_data(tmp_path):
+    images, _, pedestal, levels, factor = flat_frames(tmp_path, np.random.default_rng(16), 9, (13, 17))
+    pedestal[2, 3], factor[4, 5], factor[6, 7] = np.nan, np.nan, np.inf
+    result = combined(images, CombineRule("sigclip", 4.0, 0.03**2), None, 1.0 / levels, pedestal, factor)
+    lost = {(2, 3), (4, 5), (6, 7)}
+    assert set(zip(*np.nonzero(result.flags & NO_DATA), strict=True)) == lost
+    assert set(zip(*np.nonzero(np.isnan(result.value)), strict=True)) == lost
+    with (
+        FrameStack(images) as stack,
+        pytest.raises(ValueError, match=r"pedestal has shape \(13,\), expected"),
+    ):
+        stack.combine(RULE, pedestal=np.zeros(13))
+
+
+def test_float_frames_with_gaps_over_a_pedestal(tmp_path):
+    rng = np.random.default_rng(17)
+    pedestal = (500.0 + rng.normal(0, 30, (7, 13))).astype(np.float32)
+    stored = (1500.0 + rng.normal(0, 10, (6, 7, 13))).astype(np.float32)
+    stored[2, 3, 4] = np.nan
+    stored[:, 5, 6] = np.nan
+    images = [write_fits(tmp_path / f"{k}.fits", s) for k, s in enumerate(stored)]
+    rule = CombineRule("sigclip", 4.0, 100.0)
+    check(combined(images, rule, pedestal=pedestal), stored.astype(np.float64) - pedestal, rule, rtol=1e-6)
+
+
+@pytest.mark.parametrize("scale", [1.0 / 2000, 3.0])
+def test_saturation_is_judged_before_pedestal_and_scale(tmp_path, scale):
+    rng = np.random.default_rng(18)
+    values = np.rint(rng.normal(3000, 20, (8, 7, 13)))
+    values[:, 2, 3] = 4095
+    values[5, 4, 4] = 4095
+    images = [write_uint16(tmp_path / f"{k}.fits", frame) for k, frame in enumerate(values)]
+    pedestal, factor = np.full((7, 13), 500.0, np.float32), np.full((7, 13), 1.25, np.float32)
+    rule = CombineRule("sigclip", 4.0, (20 * 1.25 * scale) ** 2, saturation=4095.0)
+    result = combined(images, rule, None, np.full(8, scale), pedestal, factor)
+    assert set(zip(*np.nonzero(result.flags & SATURATED), strict=True)) == {(2, 3)}
+    assert list(result.n_used[[2, 4, 5], [3, 4, 5]]) == [0, 7, 8]
+    assert result.value[2, 3] == pytest.approx((4095 - 500) * 1.25 * scale, rel=1e-6)
 
 
 def test_offsets_bring_a_drift_back_before_clipping(tmp_path):

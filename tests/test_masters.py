@@ -70,6 +70,22 @@ def test_drift_of_a_group_is_taken_out_before_clipping(tmp_path):
     assert abs((result.value - truth).mean()) < 5 * 2 / np.sqrt(n * truth.size) + 0.01
 
 
+def test_planes_and_scales_reach_the_stack(tmp_path):
+    rng = np.random.default_rng(3)
+    pedestal = rng.normal(100, 5, SHAPE).astype(np.float32)
+    factor = rng.uniform(0.9, 1.1, SHAPE).astype(np.float32)
+    stack = np.rint(1100 + rng.normal(0, 3, (8, *SHAPE)))
+    stack[3, 20, 30] += 100
+    screening = screened(tmp_path, stack)
+    (group,) = screening.groups
+    scales = rng.uniform(0.98, 1.02, 8) / 1000
+    result = combine_group(group, screening, 0.02, CombineOptions(), None, scales, pedestal, factor)
+    expected = ((stack - pedestal) * factor * scales[:, None, None]).mean(axis=0)
+    assert result.n_used[20, 30] == 7  # 0.1 against a limit of 4 * 0.02: half a step is 0.0005, not 0.5
+    whole = result.n_used == 8
+    np.testing.assert_allclose(result.value[whole], expected[whole], rtol=1e-6)
+
+
 def fake(variance, n):
     variance = np.asarray(variance, np.float32)
     return StackResult(

@@ -28,22 +28,32 @@ class CombineOptions:
 
 
 def combine_group(
-    group: ScreenedGroup, screening: Screening, sigma, options: CombineOptions, progress=None, scales=None
+    group: ScreenedGroup,
+    screening: Screening,
+    sigma,
+    options: CombineOptions,
+    progress=None,
+    scales=None,
+    pedestal=None,
+    factor=None,
 ):
     """Combine the frames of one group.
 
-    sigma : noise of one sample at the group's level, floor of the clipping scale [product ADU].  scales : (n,) factor of
-    each frame (with the group's offsets), or None.
-    Returns a `StackResult` in product ADU, its variance corrected for the clipping.
+    sigma : noise of one sample at the group's level, floor of the clipping scale, in the unit of the result.
+    scales : (n,) factor of each frame (with the group's offsets), or None.  pedestal, factor : (ny, nx) subtracted
+    from every frame [product ADU] and multiplied afterwards, or None.
+    Returns a `StackResult` in product ADU (times scale and factor), its variance corrected for the clipping.
     """
+    scale = (1.0 if scales is None else float(np.mean(scales))) * _middle(factor, 1.0)
+    shift = 0.0 if group.offsets is None else float(np.mean(group.offsets))
     rule = CombineRule(
         options.method,
         options.clip_sigma,
         sigma * sigma if math.isfinite(sigma) else 0.0,
         options.inverse_gain,
-        group.reference_level,
+        (group.reference_level - _middle(pedestal, 0.0)) * scale + shift,
         screening.saturation,
-        screening.step,
+        screening.step * abs(scale),
     )
     with FrameStack(
         group.frames.images,
@@ -51,10 +61,15 @@ def combine_group(
         jobs=options.jobs,
         memory_limit=options.memory_limit,
     ) as stack:
-        result = stack.combine(rule, offsets=group.offsets, scales=scales, progress=progress)
+        result = stack.combine(rule, group.offsets, scales, pedestal, factor, progress)
     if options.method != "mean" and len(group.frames) >= 3:
         result.variance *= np.float32(noise.clip_factor(options.clip_sigma) ** 2)
     return result
+
+
+def _middle(plane, absent):
+    """Median of a plane from some of its pixels, ``absent`` where there is none."""
+    return absent if plane is None else float(np.nanmedian(plane.ravel()[:: plane.size // 65536 | 1]))
 
 
 @dataclass(eq=False)

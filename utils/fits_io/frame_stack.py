@@ -15,11 +15,12 @@ import threading
 import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
 from utils.errors import InputError
+from utils.fits_io.stack_plans import FloatPlan, IntegerPlan
 from utils.kernels import combine
 
 CHUNK_BYTES = 16 << 20
@@ -117,6 +118,11 @@ class FrameStack:
             for image, kind in zip(self.images, self._types, strict=True)
         )
 
+    @property
+    def stored_types(self):
+        """Big-endian types of the stored samples, one per frame."""
+        return tuple(self._types)
+
     def stored_type(self, index):
         """Big-endian type of the stored samples of one frame."""
         return self._types[index]
@@ -151,11 +157,14 @@ class FrameStack:
         source = self._spool if self._spool is not None and image.compressed else image.path
         return np.memmap(source, self._types[index], "r", self._offsets[index], self.shape)
 
-    def combine(self, rule, offsets=None, scales=None, progress=None):
-        """Combine all frames by ``rule`` (levels in product ADU).
+    def combine(self, rule, offsets=None, scales=None, pedestal=None, factor=None, progress=None):
+        """Combine all frames by ``rule`` (levels of what the samples become).
 
-        offsets, scales : (n,) per frame, a sample counts as ``scale * value + offset`` (value, offset in product
-        ADU); None leaves the frames as they are.  progress : called with the number of rows done.
+        A sample counts as ``scale * (value - pedestal) * factor + offset``, value in product ADU.
+        offsets, scales : (n,) per frame, or None.  pedestal, factor : (ny, nx) [product ADU, 1], NaN = no usable
+        sample in that pixel, or None.  progress : called with the number of rows done.
+        Saturation is where the converter ends: the stored sample is judged, before all that; a pixel of which all
+        samples are saturated has the saturation level in the unit of the result.
         Returns a `StackResult`.
         """
         ny, nx = self.shape
@@ -166,8 +175,11 @@ class FrameStack:
             np.empty(self.shape, np.uint16),
             np.empty(self.shape, np.uint8),
         )
-        exact = self.integers and offsets is None and scales is None
-        plan = _IntegerPlan(self, rule) if exact else _FloatPlan(self, rule, offsets, scales)
+        as_stored = all(given is None for given in (offsets, scales, pedestal, factor))
+        if self.integers and as_stored:
+            plan = IntegerPlan(self, rule)
+        else:
+            plan = FloatPlan(self, rule, offsets, scales, pedestal, factor)
         item = max(kind.itemsize for kind in self._types)
         budget = min(READ_BYTES, self.memory_limit // (4 * self.jobs))
         chunk = max(4096, min(65536, CHUNK_BYTES // (6 * n)))
@@ -198,7 +210,7 @@ class FrameStack:
                     progress(height)
 
         def store(where, value, variance, n_used, flags):
-            result.value.reshape(-1)[where] = plan.level(value)
+            result.value.reshape(-1)[where] = plan.level(value, where)
             result.variance.reshape(-1)[where] = variance * np.float32(plan.variance_scale)
             result.n_used.reshape(-1)[where] = n_used
             result.flags.reshape(-1)[where] = flags
@@ -212,127 +224,6 @@ class FrameStack:
                 for _ in pool.map(work, starts):
                     pass
         return result
-
-
-class _IntegerPlan:
-    """Samples stay 16-bit integers; scale and zero point are applied to the result."""
-
-    def __init__(self, stack, rule):
-        self.stack = stack
-        self.zero = stack.images[0].bzero
-        self.scale = stack.adu_scale
-        self.variance_scale = 1.0 / self.scale**2
-        self.type = np.dtype(np.int16)
-        self.rule = _stored_rule(rule, self.scale, self.zero)
-
-    def buffers(self, n, pixels, chunk):
-        raw = {kind: np.empty((n, pixels), kind) for kind in set(self.stack._types)}
-        return {"raw": raw, "native": np.empty(n * chunk, np.int16), "work": np.empty(n * chunk, np.float32)}
-
-    def load(self, start, height, buffers):
-        nx = self.stack.shape[1]
-        for index, kind in enumerate(self.stack._types):
-            rows = buffers["raw"][kind][index, : height * nx].reshape(height, nx)
-            self.stack.read_rows(index, start, rows)
-
-    def samples(self, part, buffers):
-        n, width = len(self.stack.images), part.stop - part.start
-        native = buffers["native"][: n * width].reshape(n, width)
-        if len(buffers["raw"]) == 1:
-            (raw,) = buffers["raw"].values()
-            np.copyto(native, raw[:, part], casting="same_kind")
-        else:
-            for index, kind in enumerate(self.stack._types):
-                np.copyto(native[index], buffers["raw"][kind][index, part], casting="same_kind")
-        return native, self.rule, buffers["work"][: n * width].reshape(n, width)
-
-    def level(self, value):
-        return (value + self.zero) / self.scale
-
-
-class _FloatPlan:
-    """Samples become float32 about a pivot, scaled and shifted frame by frame."""
-
-    def __init__(self, stack, rule, offsets, scales):
-        self.stack = stack
-        n = len(stack.images)
-        self.offsets = np.zeros(n) if offsets is None else np.asarray(offsets, dtype=np.float64)
-        self.scales = np.ones(n) if scales is None else np.asarray(scales, dtype=np.float64)
-        if self.offsets.shape != (n,) or self.scales.shape != (n,):
-            raise ValueError(f"offsets and scales need one value for each of {n} frames")
-        # Subtracting a whole number near the level first keeps float32 exact for integers.
-        self.pivot = _pivot(stack)
-        self.base = (
-            (self.pivot * stack.images[0].bscale + stack.images[0].bzero) / stack.adu_scale * self.scales[0]
-        )
-        self.base += self.offsets[0]
-        self.variance_scale = 1.0
-        self.rule = _stored_rule(rule, 1.0, self.base)
-        self.saturation = rule.saturation
-
-    def buffers(self, n, pixels, chunk):
-        raw = {kind: np.empty(pixels, kind) for kind in set(self.stack._types)}
-        return {
-            "raw": raw,
-            "values": np.empty((n, pixels), np.float32),
-            "work": np.empty(n * chunk, np.float32),
-        }
-
-    def load(self, start, height, buffers):
-        stack, nx = self.stack, self.stack.shape[1]
-        for index, (image, kind) in enumerate(zip(stack.images, stack._types, strict=True)):
-            raw = buffers["raw"][kind][: height * nx]
-            stack.read_rows(index, start, raw.reshape(height, nx))
-            values = buffers["values"][index, : height * nx]
-            if kind.itemsize <= 2 or kind == np.dtype(">f4"):
-                np.copyto(values, raw, casting="same_kind")
-                np.subtract(values, np.float32(self.pivot), out=values)
-            else:
-                values[:] = raw.astype(np.float64) - self.pivot
-            factor = image.bscale / stack.adu_scale * self.scales[index]
-            level = (self.pivot * image.bscale + image.bzero) / stack.adu_scale * self.scales[index]
-            shift = level + self.offsets[index] - self.base
-            if factor != 1.0:
-                np.multiply(values, np.float32(factor), out=values)
-            if shift != 0.0:
-                np.add(values, np.float32(shift), out=values)
-            if image.blank is not None and kind.kind in "iu":
-                values[raw == image.blank] = np.nan
-            if kind.kind == "f":
-                values[np.isinf(values)] = np.nan
-            if math.isfinite(self.saturation):
-                # Saturation is where the converter ends, whatever scale and offset do to the frame.
-                limit = (self.saturation * stack.adu_scale - image.bzero) / image.bscale
-                values[raw >= limit] = np.inf
-
-    def samples(self, part, buffers):
-        n, width = len(self.stack.images), part.stop - part.start
-        work = buffers["work"][: n * width].reshape(n, width)
-        return buffers["values"][:, part], self.rule, work
-
-    def level(self, value):
-        return value + self.base
-
-
-def _stored_rule(rule, scale, zero):
-    """Return the rule with its levels in stored units, counted from ``zero``."""
-    return replace(
-        rule,
-        floor_variance=rule.floor_variance * scale * scale,
-        inverse_gain=rule.inverse_gain * scale,
-        zero_level=rule.zero_level * scale - zero,
-        saturation=rule.saturation * scale - zero,
-        step=rule.step * scale,
-    )
-
-
-def _pivot(stack):
-    """Return a whole number near the level of the frames, in stored units: the same whatever the blocks are."""
-    row = np.empty((1, stack.shape[1]), stack._types[0])
-    stack.read_rows(0, stack.shape[0] // 2, row)
-    values = row.astype(np.float64)
-    values = values[np.isfinite(values)]
-    return float(np.round(np.median(values))) if values.size else 0.0
 
 
 def _unpacked(path, shape):
