@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from utils.kernels.sensor import Sensor, SensorSpec, digitise, poisson
-from utils.kernels.sensor_maps import PRESETS
+from utils.kernels.sensor_spec import PRESETS
 
 SHAPE = (48, 65)
 MAPS = (

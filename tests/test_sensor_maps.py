@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from utils.kernels.sensor import Sensor, SensorSpec
-from utils.kernels.sensor_maps import LAYERS
+from utils.kernels.sensor_spec import LAYERS
 
 SHAPE = (48, 65)
 MAPS = (
@@ -22,6 +22,7 @@ MAPS = (
         "illumination",
     ),
     *("prnu", "dust", "hot", "warm", "telegraph", "dead", "low_qe", "telegraph_step"),
+    *("full_well_map", "flat_b", "flat_c"),
 )
 
 
@@ -78,6 +79,14 @@ def test_response_has_prnu_dust_and_defects():
     assert np.abs((frame - expected) / np.sqrt(expected / 2 + 1 / 12)).max() < 6
 
 
+def test_prnu_of_rows_and_columns():
+    size = 300
+    for terms, axis in (({"prnu_row": 0.01}, 1), ({"prnu_column": 0.01}, 0)):
+        response = bare(shape=(size, size), **terms).response
+        assert np.all(np.ptp(response, axis=axis) == 0)
+        assert abs(response.mean(axis=axis).std() - 0.01) < 5 * 0.01 / np.sqrt(2 * size)
+
+
 def test_vignetting_is_off_centre_and_follows_its_polynomial():
     terms = {"vignetting_k1": -0.3, "vignetting_k2": 0.05, "vignetting_k3": -0.02}
     sensor = bare(shape=(40, 60), vignetting_centre=(0.6, 0.3), **terms)
@@ -101,6 +110,10 @@ def test_vignetting_is_off_centre_and_follows_its_polynomial():
 
 # What each switched-off term may change: the maps it is part of, or none but frames.
 OWN_MAPS = {
+    **{key: {"full_well_map"} for key in ("full_well", "full_well_spread")},
+    **{key: {"prnu", "response"} for key in ("prnu_row", "prnu_column")},
+    **{key: {"flat_b"} for key in ("flat_b", "flat_b_spread")},
+    **{key: {"flat_c"} for key in ("flat_c", "flat_c_spread")},
     "read_noise": {"read_noise_map"},
     "read_noise_spread": {"read_noise_map"},
     **{key: {"bias_a"} for key in ("bias_row", "bias_column", "bias_pixel")},
@@ -131,9 +144,18 @@ def test_a_term_switched_off_changes_its_own_maps_only_and_the_frames(term):
         cosmic_per_frame=1e-3,
         cosmic_rate=1e-3,
         dark_offset=3.0,
+        column_noise=0.3,
+        full_well_spread=0.02,
+        gain_droop=0.01,
+        prnu_row=0.003,
+        prnu_column=0.004,
+        flat_b=1e-3,
+        flat_b_spread=1e-4,
+        flat_c=-1e-3,
+        flat_c_spread=1e-4,
     )
     zero = () if term == "session_shifts" else 0
-    off = {term: zero, "nonlinearity": 0} if term == "full_well" else {term: zero}
+    off = {term: zero, "nonlinearity": 0, "gain_droop": 0} if term == "full_well" else {term: zero}
     one, other = Sensor(spec), Sensor(dataclasses.replace(spec, **off))
     changed = {name for name in MAPS if not np.array_equal(getattr(one, name), getattr(other, name))}
     assert changed == OWN_MAPS.get(term, set())
@@ -160,6 +182,11 @@ def test_a_term_switched_off_changes_its_own_maps_only_and_the_frames(term):
         ({"dark_gamma": -1.0}, "dark_gamma: got -1.0, expected more than -1"),
         ({"nonlinearity": 0.5}, "nonlinearity: got 0.5, expected at most 0.1"),
         ({"full_well": 0}, "full_well: got 0, expected more than 0 where nonlinearity is on"),
+        ({"gain_droop": 0.2}, "gain_droop: got 0.2, expected at most 0.1"),
+        (
+            {"full_well": 0, "nonlinearity": 0, "gain_droop": 0.1},
+            "full_well: got 0, .* where gain_droop is on",
+        ),
         ({"session_shifts": (0.0, "x")}, "session_shifts: .*expected finite numbers"),
         ({"vignetting_centre": (0.5,)}, "vignetting_centre: .*expected two finite numbers"),
         ({"dust_count": 1.5}, "dust_count: got 1.5, expected a whole number"),

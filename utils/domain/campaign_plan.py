@@ -16,7 +16,7 @@ DAY = 86400.0
 
 PLAN_HELP = """\
 A plan is a JSON object; absent entries have the values in brackets, unknown ones are refused.
-  camera               terms of the sensor, by the names in utils/kernels/sensor_maps.py [{}]
+  camera               terms of the sensor, by the names in utils/kernels/sensor_spec.py [{}]
   gain_setting         the camera's own gain setting, ExpGain of the logs [120]
   sessions             start of each session in days, at least 1 apart [[0]]
   overhead, settle     seconds between frames [0.8] and before an attempt [900]
