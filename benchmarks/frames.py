@@ -1,11 +1,14 @@
 """Frames of the simulated sensor for the measurements.
 
 python -m benchmarks.frames bias FOLDER SIDE T1=N1 T2=N2 ...   T<t>/bias_00001.fits, 16-bit samples
+python -m benchmarks.frames dark FOLDER SIDE N T1,T2,... t1,t2,...   N darks at each T and t, and N bias frames at each T
 python -m benchmarks.frames raw FOLDER SIDE N                  T0/attempt1 as raw_to_fits takes it
 python -m benchmarks.frames headers FOLDER N                   many small files with headers of usual length
 """
 
+import os
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -72,6 +75,25 @@ def bias(folder, side, *groups):
         write_frame(path, samples, bias_cards(temperature, START + index))
 
 
+def dark(folder, side, count, temperatures, exposures):
+    """Bias and dark frames of a sensor with hot and warm pixels, telegraph noise and cosmic hits."""
+    shape = (int(side), int(side))
+    sensor = Sensor(SensorSpec.preset("16", shape=shape, row_noise=0.0, session_shifts=(), hot_fraction=0.01))
+    wanted = [("bias", float(t), 1e-5) for t in temperatures.split(",")]
+    wanted += [("dark", float(t), float(e)) for e in exposures.split(",") for t in temperatures.split(",")]
+
+    def one(task):
+        group, number = task
+        kind, temperature, exposure = wanted[group]
+        samples = sensor.frame(kind, temperature, exposure, np.random.default_rng((group, number)))
+        cards = bias_cards(temperature, START + 600 * group + number)
+        cards |= {"IMAGETYP": f"{kind.title()} Frame", "EXPTIME": exposure}
+        write_frame(Path(folder) / kind / f"{kind}_{group:02d}_{number:03d}.fits", samples, cards)
+
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        list(pool.map(one, [(group, number) for group in range(len(wanted)) for number in range(int(count))]))
+
+
 def raw(folder, side, count):
     attempt = Path(folder) / "T0" / "attempt1"
     frames = attempt / "frames"
@@ -94,4 +116,4 @@ def headers(folder, count):
 
 
 if __name__ == "__main__":
-    {"bias": bias, "raw": raw, "headers": headers}[sys.argv[1]](*sys.argv[2:])
+    {"bias": bias, "dark": dark, "raw": raw, "headers": headers}[sys.argv[1]](*sys.argv[2:])

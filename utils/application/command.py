@@ -18,8 +18,9 @@ from utils.version import __version__
 REFUSED = 2
 BUG = 3
 INTERRUPTED = 130
-_M_MMAP_THRESHOLD = -3  # malloc.h
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 _LARGE_BLOCK = 4 << 20
+_KEPT_FREE = 64 << 20
 
 
 def run_command(function, argv=None):
@@ -63,10 +64,14 @@ def run_command(function, argv=None):
 def _return_freed_maps():
     """Have glibc give the memory of freed maps back at once; other allocators are left as they are.
 
-    It would keep blocks of up to 32 MB for later and let the process grow by what lies between them.
+    It would keep blocks of up to 32 MB for later and let the process grow by what lies between them.  Smaller blocks,
+    the temporaries of a row block, stay with the process: fetched anew from the system each time, every page of them
+    would be a page fault.
     """
     with contextlib.suppress(OSError, AttributeError, TypeError):
-        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _LARGE_BLOCK)
+        library = ctypes.CDLL(None)
+        library.mallopt(_M_MMAP_THRESHOLD, _LARGE_BLOCK)
+        library.mallopt(_M_TRIM_THRESHOLD, _KEPT_FREE)
 
 
 def _say(text):
