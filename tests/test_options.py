@@ -16,7 +16,8 @@ from utils.application.options import (
     byte_count,
     parse_numbers,
 )
-from utils.errors import OptionError
+from utils.domain.detector import Detector, Measured
+from utils.errors import InputError, OptionError
 from utils.version import __version__
 
 ROOT = Path(__file__).parents[1]
@@ -53,11 +54,15 @@ def test_defaults_are_those_of_the_contract():
 
 
 def test_every_option_reaches_its_field(tmp_path):
-    words = f"--basepath {tmp_path} --output-dir out --select gain=100 --select shape=3x4 --combine sigclip "
+    sheet = tmp_path / "detector.json"
+    Detector(Measured(1.25, 0.01, "e-/adu"), adu_scale=16.0).write(sheet)
+    words = f"--basepath {tmp_path} --detector {sheet} --output-dir out --select gain=100 "
+    words += "--select shape=3x4 --combine sigclip "
     words += "--clip-sigma 5 --temp-tolerance 1 --adu-scale 16 --saturation 4000 --gain 1.5 --jobs 3 "
     words += "--memory-limit 512MB --overwrite --dry-run --plots all --verbose --log-file log.txt"
     expected = SharedOptions(
         basepath=tmp_path,
+        detector=sheet,
         output_dir=Path("out"),
         select=("gain=100", "shape=3x4"),
         combine="sigclip",
@@ -204,3 +209,14 @@ def test_starting_a_command_imports_nothing_heavy():
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True
     )
     assert result.stdout.strip() == "set()"
+
+
+def test_gain_given_beats_the_detector_which_beats_the_header(tmp_path):
+    sheet = tmp_path / "detector.json"
+    Detector(Measured(1.25), adu_scale=16.0).write(sheet)
+    assert SharedOptions(gain=1.5, detector=sheet).egain(0.1, 16.0) == 1.5
+    assert SharedOptions(detector=sheet).egain(0.1, 16.0) == 1.25
+    assert SharedOptions().egain(0.1, 16.0) == pytest.approx(1.6)
+    assert SharedOptions().egain(None, 16.0) is None
+    with pytest.raises(InputError, match=r"detector\.json: aduscale 16, expected 1 as the frames"):
+        SharedOptions(detector=sheet).egain(0.1, 1.0)

@@ -27,8 +27,8 @@ def run(config, context):
         entries = manager.filter_files(category="CALIBRATION", subcat="bias")
         if not entries:
             raise InputError(_nothing_found(shared.basepath, manager))
-        # --gain overrides what the headers say of e-/ADU.
-        for key in SETTING if shared.gain else (*SETTING, "egain"):
+        # --gain and --detector override what the headers say of e-/ADU.
+        for key in SETTING if shared.gain or shared.detector else (*SETTING, "egain"):
             one_value(entries, key)
         context.groups = group_entries(entries, manager.images, temp_tolerance=shared.temp_tolerance)
         record.add_input([entry["original_path"] for entry in entries])

@@ -184,7 +184,7 @@ def _set_cards(config, screening, set_noise, prior_dof):
     """Cards that all products of the set carry."""
     shared = config.shared
     first = screening.groups[0].frames.entries[0]
-    egain = shared.gain or (first["egain"] * screening.adu_scale if first["egain"] else None)
+    egain = shared.egain(first["egain"], screening.adu_scale)
     return {
         "ADUSCALE": (screening.adu_scale, "stored units per ADU of this product"),
         "LSB": (screening.step, "[adu] one step of the converter"),

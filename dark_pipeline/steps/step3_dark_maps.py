@@ -73,21 +73,23 @@ class MapMaker:
         self._planes = None
 
     def _gain_from_user(self):
-        """ADU per electron from --gain or the frames' headers, else from the frames' scatter, else 0."""
+        """ADU per electron: --gain, --detector, the frames' headers, the bias's; None where none tells."""
         first = self.groups[0].frames.frames.entries[0]
-        egain = self.config.shared.gain
-        if egain is None and first["egain"]:
-            egain = first["egain"] * self.screening.adu_scale
+        egain = self.config.shared.egain(first["egain"], self.screening.adu_scale)
         if egain is None and self.bias is not None and self.bias.model.header.get("EGAIN"):
             egain = float(self.bias.model.header["EGAIN"])
         return None if egain is None else 1.0 / egain
 
     def _settle_read_noise(self):
-        """One number for the read noise: the map of the bias, else the quietest group."""
+        """One number for the read noise: the map of the bias, else the detector's, else the quietest group."""
         if self.read_variance is not None:
             self.read_number = float(np.median(self.read_variance))
             return
         least = self.screening.lsb**2 / 12.0
+        detector = self.config.shared.load_detector()
+        if detector is not None and detector.read_noise is not None:
+            self.read_number = detector.read_noise.value**2 + least
+            return
         known = [g.frames.within**2 for g in self.groups if math.isfinite(g.frames.within)]
         if known:
             self.read_number = max(min(known), least)

@@ -150,6 +150,7 @@ _OPTIONS = {
         type=auto_or_number, default="auto", metavar="{auto,NUMBER}", help="saturation level [product ADU]"
     ),
     "gain": dict(type=positive_number, metavar="NUMBER", help="conversion gain [e-/ADU]"),
+    "detector": dict(type=Path, metavar="FILE", help="detector.json: gain and read noise of this camera"),
     "jobs": dict(type=positive_integer, metavar="N", help="parallel jobs (default: the usable cores)"),
     "memory-limit": dict(
         type=byte_count, default="2GB", metavar="SIZE", help="memory for blocks of frames, as 2GB or 512MB"
@@ -200,6 +201,7 @@ class SharedOptions:
     adu_scale: float | str = "auto"  # stored samples per product ADU
     saturation: float | str = "auto"  # product ADU
     gain: float | None = None  # e-/ADU
+    detector: Path | None = None  # detector.json
     jobs: int | None = None  # None: the usable cores
     memory_limit: int = 2 * 1000**3  # bytes
     overwrite: bool = False
@@ -209,7 +211,7 @@ class SharedOptions:
     log_file: Path | None = None
 
     def __post_init__(self):
-        for name in ("basepath", "output_dir", "log_file"):
+        for name in ("basepath", "output_dir", "log_file", "detector"):
             value = getattr(self, name)
             if value is not None:
                 object.__setattr__(self, name, Path(value))
@@ -218,6 +220,7 @@ class SharedOptions:
             object.__setattr__(self, "jobs", usable_cores())
         self._check_values()
         self._check_folders()
+        self.load_detector()
 
     @classmethod
     def from_args(cls, args):
@@ -262,6 +265,28 @@ class SharedOptions:
                 f"--output-dir {self.output_dir}: holds --basepath {self.basepath}, expected another folder "
                 "(what lies in the output folder is never taken for input)"
             )
+
+    def load_detector(self):
+        """Return the `Detector` of --detector, or None where it was not given; InputError where it is unusable."""
+        if self.detector is None:
+            return None
+        from utils.domain.detector import Detector
+
+        return Detector.load(self.detector)
+
+    def egain(self, header, adu_scale):
+        """Conversion gain [e-/product ADU]: --gain, else --detector, else the frames' EGAIN, else None.
+
+        header : EGAIN of the frames, per stored unit, or None.  adu_scale : stored units per product ADU.
+        Raises InputError where the detector's ADU scale is not that of the frames.
+        """
+        if self.gain is not None:
+            return self.gain
+        detector = self.load_detector()
+        if detector is not None:
+            detector.check_scale(adu_scale, "the frames")
+            return detector.gain.value
+        return header * adu_scale if header else None
 
     def need_basepath(self):
         """Return basepath; OptionError where it was not given (for the modes that read frames)."""
