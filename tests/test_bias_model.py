@@ -223,3 +223,10 @@ def test_quality_of_a_model():
     # One usable master is enough for a pixel; every other bit stays.
     np.testing.assert_array_equal(got, [[0, noisy, 0, lost, noisy | int(DQ.SATURATED)]])
     assert got.dtype == np.int16
+
+
+def test_a_map_without_its_error_is_refused(tmp_path):
+    write_model(tmp_path)
+    write_product(tmp_path / B_MAP, np.ones(SHAPE), prodtype="BIAS_B", unit="adu/K", cards=RANGE)
+    with pytest.raises(InputError, match=r"bias_b_map\.fits: got no plane UNCERT .* expected BIAS_B"):
+        BiasModel.load(tmp_path)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from utils.kernels.linear_fit import fit_line, left_out_residuals
+from utils.kernels.linear_fit import PIECE, fit_line, left_out_residuals
 
 X = np.array([-19.7, -10.2, -9.9, 0.3, 10.1, 19.8])
 
@@ -107,6 +107,25 @@ def test_input_is_not_changed():
     left_out_residuals(values, weights, X)
     np.testing.assert_array_equal(values, kept[0])
     np.testing.assert_array_equal(weights, kept[1])
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_pieces_are_solved_as_one_pixel_is(shared):
+    rng = np.random.default_rng(6)
+    m = 2 * PIECE + 3
+    values, weights = sample(rng, m)
+    weights = weights[:, :1] if shared else weights
+    values[2, [5, PIECE, m - 1]] = np.nan  # one piece is whole, others have holes
+    values[:, 7] = np.inf
+    line, left = fit_line(values, weights, X), left_out_residuals(values, weights, X)
+    for pixel in (0, 5, 6, 7, PIECE - 1, PIECE, PIECE + 1, m - 2, m - 1):
+        one = slice(pixel, pixel + 1)
+        own = weights if shared else weights[:, one]
+        expected = (*fit_line(values[:, one], own, X), *left_out_residuals(values[:, one], own, X))
+        for got, alone in zip((*line, *left), expected, strict=True):
+            np.testing.assert_allclose(got[..., one], alone, rtol=1e-9, atol=1e-9)
+    assert line[3][7] == 0
+    assert line[3][5] == X.size - 1
 
 
 def test_left_out_residuals_are_those_of_a_refit():

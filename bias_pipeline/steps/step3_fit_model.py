@@ -10,6 +10,7 @@ from utils.fits_io.atomic import write_json
 from utils.fits_io.naming import counted, label
 from utils.fits_io.products import DQ, header_from_inputs, write_product
 from utils.kernels import linear_fit
+from utils.kernels.pieces import in_pieces, median_of_some
 
 MODEL = "bias_model"
 
@@ -100,25 +101,30 @@ def _line(masters):
     fit["n_used"] = np.empty(size, np.int16)
     fit["unreliable"] = np.empty(size, bool)
     nx = masters.shape[1]
-    sigma_dof = _noise_dof(masters)
+    limits = _chi2_limits(len(masters.paths), _noise_dof(masters))
     for rows, values, variances in masters.blocks():
         part = slice(rows.start * nx, rows.stop * nx)
-        coeff, cov, chi2, n_used = linear_fit.fit_line(values, 1.0 / variances, masters.temperatures)
-        dof = n_used - 2.0
-        with np.errstate(divide="ignore", invalid="ignore"):
-            reduced = np.where(dof > 0, chi2 / dof, np.nan)
-            # Wilson and Hilferty: the cube root of chi2 / dof is nearly Gaussian; the noise is itself measured.
-            score = (np.cbrt(reduced) - 1.0 + 2.0 / (9.0 * dof)) / np.sqrt(
-                2.0 / (9.0 * dof) + 2.0 / (9.0 * sigma_dof)
-            )
+        weights = np.divide(1.0, variances, out=variances)
+        coeff, cov, chi2, n_used = linear_fit.fit_line(values, weights, masters.temperatures)
         fit["a"][part], fit["b"][part] = coeff
-        fit["sigma_a"][part], fit["sigma_b"][part] = np.sqrt(cov[0]), np.sqrt(cov[1])
         fit["cov"][part] = cov[2]
-        fit["chi2_red"][part] = reduced
+        fit["sigma_a"][part], fit["sigma_b"][part] = np.sqrt(cov[:2], out=cov[:2])
         fit["n_used"][part] = n_used
-        fit["unreliable"][part] = ~np.isfinite(coeff[0]) | (score > PULL_LIMIT)
+        fit["unreliable"][part] = ~np.isfinite(coeff[0]) | (chi2 > limits[n_used])
+        with np.errstate(divide="ignore", invalid="ignore"):
+            fit["chi2_red"][part] = np.where(n_used > 2, chi2 / (n_used - 2.0), np.nan)
     fit["fixed"] = False
     return fit
+
+
+def _chi2_limits(most, noise_dof):
+    """Chi-square beyond which a line does not describe a pixel, for 0 to ``most`` points; infinite for two and fewer.
+
+    Wilson and Hilferty: the cube root of chi2 / dof is nearly Gaussian.  noise_dof : the noise is itself measured.
+    """
+    dof = np.arange(1, most - 1, dtype=np.float64)
+    middle, width = 1.0 - 2.0 / (9.0 * dof), np.sqrt(2.0 / (9.0 * dof) + 2.0 / (9.0 * noise_dof))
+    return np.concatenate([np.full(3, np.inf), dof * (middle + PULL_LIMIT * width) ** 3])
 
 
 def _constant(masters):
@@ -191,11 +197,6 @@ def _cards(masters, fit):
 
 def _summary(masters, fit, dq):
     """Return the numbers of bias_model.json."""
-
-    def median(name):
-        values = fit[name]
-        return float(np.nanmedian(values)) if np.isfinite(values).any() else None
-
     header = masters.headers[0]
     return {
         "equation": bias_model.EQUATION,
@@ -212,10 +213,10 @@ def _summary(masters, fit, dq):
         "session_shift_adu": [float(s) for s in masters.shifts],
         "common_error_adu": masters.common_error,
         "slope_measured": not fit["fixed"],
-        "a_median": median("a"),
-        "sigma_a_median": median("sigma_a"),
-        "b_median": median("b"),
-        "sigma_b_median": median("sigma_b"),
+        "a_median": median_of_some(fit["a"]),
+        "sigma_a_median": median_of_some(fit["sigma_a"]),
+        "b_median": median_of_some(fit["b"]),
+        "sigma_b_median": median_of_some(fit["sigma_b"]),
         "chi2_red_mean": _mean_chi2(fit["chi2_red"], dq),
         "pixels": int(dq.size),
         "unreliable_pixels": int(np.count_nonzero(dq & DQ.UNRELIABLE_FIT)),
@@ -226,8 +227,11 @@ def _summary(masters, fit, dq):
 
 def _mean_chi2(reduced, dq):
     """Mean reduced chi-square of pixels without a flag (a median would lie below 1 for few masters), or None."""
-    good = np.isfinite(reduced) & (dq.ravel() == 0)
-    return float(reduced[good].mean(dtype=np.float64)) if good.any() else None
+    total, count = 0.0, 0
+    for values, flags in in_pieces(reduced, dq):
+        good = values[np.isfinite(values) & (flags == 0)]
+        total, count = total + float(good.sum(dtype=np.float64)), count + good.size
+    return total / count if count else None
 
 
 def _report(record, summary, masters):

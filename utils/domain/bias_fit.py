@@ -7,9 +7,11 @@ import numpy as np
 from scipy import special
 
 from utils.errors import InputError
+from utils.fits_io.mapped import drop_pages
 from utils.fits_io.product_reader import view_planes
 from utils.fits_io.products import DQ
 from utils.kernels import linear_fit
+from utils.kernels.pieces import in_pieces
 
 BLOCK_PIXELS = 32768
 """Pixels fitted at a time: float64 work arrays stay in cache."""
@@ -41,15 +43,24 @@ class MasterSet:
         return self.values[0].shape
 
     def blocks(self):
-        """Yield (rows, values (n, m), variances (n, m)) in row blocks; values have the session shift taken out."""
+        """Yield (rows, values (n, m), variances (n, m)) in row blocks; values have the session shift taken out.
+
+        The arrays may be changed; the next block comes in the same memory.
+        """
         ny, nx = self.shape
         step = max(1, BLOCK_PIXELS // nx)
+        work = np.empty((2, len(self.paths), min(step, ny) * nx))
         for start in range(0, ny, step):
             rows = slice(start, min(start + step, ny))
-            values = np.stack([plane[rows].astype(np.float64).ravel() for plane in self.values])
+            values, variances = work[:, :, : (rows.stop - start) * nx]
+            for target, planes in ((values, self.values), (variances, self.sigmas)):
+                for row, plane in zip(target, planes, strict=True):
+                    row[:] = plane[rows].reshape(-1)
+                    drop_pages(plane[rows])
             values -= self.shifts[:, None]
-            sigma = np.stack([plane[rows].astype(np.float64).ravel() for plane in self.sigmas])
-            yield rows, values, sigma * sigma + self.common_error**2
+            variances *= variances
+            variances += self.common_error**2
+            yield rows, values, variances
 
 
 def open_masters(paths):
@@ -109,9 +120,11 @@ def _common_error(headers, temperatures, shifts):
 def combined_quality(dqs):
     """DQ of a model from those of its masters: bits of any, except that masked pixels need all masters masked."""
     lost = np.int16(DQ.DO_NOT_USE | DQ.NO_DATA)
-    any_bits = np.zeros(dqs[0].shape, np.int16)
-    all_bits = np.full(dqs[0].shape, -1, np.int16)
-    for dq in dqs:
-        any_bits |= dq
-        all_bits &= dq
-    return (any_bits & ~lost) | (all_bits & lost)
+    found = np.empty(dqs[0].shape, np.int16)
+    for target, first, *others in in_pieces(found, *dqs):
+        any_bits = all_bits = first.astype(np.int16)
+        for dq in others:
+            any_bits, all_bits = any_bits | dq, all_bits & dq
+        target[:] = (any_bits & ~lost) | (all_bits & lost)
+    drop_pages(*dqs)
+    return found

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from utils.errors import InputError
-from utils.fits_io.product_reader import read_product
+from utils.fits_io.mapped import native
+from utils.fits_io.product_reader import view_planes
 from utils.fits_io.products import DQ
 from utils.kernels.pieces import in_pieces
 
@@ -55,37 +56,32 @@ class BiasModel:
     @classmethod
     def from_maps(cls, a_map, b_map, covariance=None):
         """Read the model from its maps; without the covariance map a and b count as independent at mid-range."""
-        a, b = read_product(a_map, expect="BIAS_A"), read_product(b_map, expect="BIAS_B")
-        cross = None if covariance is None else read_product(covariance, expect="BIAS_COVARIANCE")
-        for other in (b, cross):
-            if other is None:
-                continue
-            if other.data.shape != a.data.shape:
+        opened = [_open(a_map, "BIAS_A", "UNCERT", "DQ"), _open(b_map, "BIAS_B", "UNCERT", "DQ")]
+        if covariance is not None:
+            opened.append(_open(covariance, "BIAS_COVARIANCE"))
+        header, planes = opened[0]
+        for path, (other, own) in zip((a_map, b_map, covariance), opened, strict=False):
+            if own["PRIMARY"].shape != planes["PRIMARY"].shape:
                 raise InputError(
-                    f"{other.path}: shape {other.data.shape}, expected {a.data.shape} as in {a.path}"
+                    f"{path}: shape {own['PRIMARY'].shape}, expected {planes['PRIMARY'].shape} as in {a_map}"
                 )
             for key in ("ADUSCALE", "T_MIN", "T_MAX"):
-                if other.header.get(key) != a.header.get(key):
+                if other.get(key) != header.get(key):
                     raise InputError(
-                        f"{other.path}: {key} {other.header.get(key)}, expected {a.header.get(key)} as in {a.path}"
+                        f"{path}: {key} {other.get(key)}, expected {header.get(key)} as in {a_map}"
                     )
-        t_min, t_max = float(a.header["T_MIN"]), float(a.header["T_MAX"])
-        var_a, var_b = np.square(a.uncert), np.square(b.uncert)
-        # Errors of a and b of a centred fit are independent at the centre, which fixes cov(a, b) = -T_c var_b.
-        cov = cross.data if cross is not None else -0.5 * (t_min + t_max) * var_b
-        return cls(
-            a.data,
-            b.data,
-            var_a,
-            var_b,
-            cov,
-            a.dq | b.dq,
-            t_min,
-            t_max,
-            float(a.header.get("TTOL", 0.0)),
-            float(a.header.get("ADUSCALE", 1.0)),
-            a.header,
-        )
+        t_min, t_max = float(header["T_MIN"]), float(header["T_MAX"])
+        a, b = (native(own["PRIMARY"]) for _, own in opened[:2])
+        var_a, var_b = (_squared(native(own["UNCERT"])) for _, own in opened[:2])
+        if covariance is not None:
+            cov = native(opened[2][1]["PRIMARY"])
+        else:
+            # Errors of a and b of a centred fit are independent at the centre, which fixes cov(a, b) = -T_c var_b.
+            cov = -0.5 * (t_min + t_max) * var_b
+        dq = native(planes["DQ"])
+        dq |= opened[1][1]["DQ"]
+        tolerance, scale = float(header.get("TTOL", 0.0)), float(header.get("ADUSCALE", 1.0))
+        return cls(a, b, var_a, var_b, cov, dq, t_min, t_max, tolerance, scale, header)
 
     @property
     def fixed_slope(self):
@@ -109,6 +105,21 @@ class BiasModel:
                 variance += (2.0 * t) * cov.astype(np.float64) + (t * t) * var_b
             np.sqrt(np.maximum(variance, 0.0), out=error, casting="same_kind")
         return value, sigma, self.dq
+
+
+def _open(path, kind, *needed):
+    """Header and mapped planes of one map; InputError where it is no ``kind`` or a plane is missing."""
+    header, planes = view_planes(path)
+    if header.get("PRODTYPE") != kind:
+        raise InputError(f"{path}: got PRODTYPE {header.get('PRODTYPE') or 'missing'}, expected {kind}")
+    for name in ("PRIMARY", *needed):
+        if name not in planes or planes[name].shape != planes["PRIMARY"].shape:
+            raise InputError(f"{path}: got no plane {name} of one shape with the others, expected {kind}")
+    return header, planes
+
+
+def _squared(values):
+    return np.square(values, out=values)
 
 
 def model_summary(folder):

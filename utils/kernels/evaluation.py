@@ -19,20 +19,25 @@ class Comparison:
         residual.  Pixels where one of them is not finite or sigma is not positive are left out and not counted.
         """
         real, residual, sigma = (np.asarray(a, dtype=np.float64).ravel() for a in (real, residual, sigma))
-        good = np.isfinite(real) & np.isfinite(residual) & np.isfinite(sigma) & (sigma > 0)
-        real, residual, sigma = real[good], residual[good], sigma[good]
-        size = np.abs(residual)
+        with np.errstate(invalid="ignore", over="ignore"):
+            # A sum that is finite has finite terms only.
+            sums = real.sum() + residual.sum() + sigma.sum()
+        if not (np.isfinite(sums) and sigma.min(initial=np.inf) > 0):
+            good = np.isfinite(real) & np.isfinite(residual) & np.isfinite(sigma) & (sigma > 0)
+            real, residual, sigma = real[good], residual[good], sigma[good]
+        size, level = np.abs(residual), np.abs(real)
         self.pixels += size.size
         # Below 3 sigma the level itself is not known: a percentage of it means nothing.
-        known = np.abs(real) >= 3.0 * sigma
-        self.excluded += int(size.size - known.sum())
-        self.relative += float((size[known] / np.abs(real[known])).sum())
+        known = level >= 3.0 * sigma
+        excluded = size.size - int(np.count_nonzero(known))
+        self.excluded += excluded
+        self.relative += float((size[known] / level[known] if excluded else size / level).sum())
         self.absolute += float(size.sum())
         self.squares += float(_squares(residual))
         self.signed += float(residual.sum())
-        pull = residual / sigma
+        pull = np.divide(size, sigma, out=size)
         self.chi2 += float(_squares(pull))
-        self.inside += int((np.abs(pull) <= 3.0).sum())
+        self.inside += int(np.count_nonzero(pull <= 3.0))
 
     def metrics(self, degrees_of_freedom=1.0):
         """Return a dict: mae, mape [%], rmse, mean_error, chi2_red, within_3sigma, pixels, excluded.

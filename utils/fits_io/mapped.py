@@ -1,0 +1,40 @@
+"""Memory of mapped files: what has been read through a map counts as the process's own until it is given back."""
+
+import contextlib
+import mmap
+
+import numpy as np
+
+
+def drop_pages(*arrays):
+    """Give back the memory of arrays, or parts of them, that view a mapped file; read again they are as before.
+
+    arrays : contiguous views as `utils.fits_io.product_reader.view_planes` makes them.  Arrays of other memory, and
+    systems without madvise, are left as they are.
+    """
+    for array in arrays:
+        whole = _map_of(array)
+        if whole is None or not hasattr(whole, "madvise"):
+            continue
+        start = np.frombuffer(whole, np.uint8).__array_interface__["data"][0]
+        first = array.__array_interface__["data"][0] - start
+        aligned = first - first % mmap.PAGESIZE
+        with contextlib.suppress(OSError):
+            whole.madvise(mmap.MADV_DONTNEED, aligned, first + array.nbytes - aligned)
+
+
+def native(plane):
+    """Copy a mapped plane into memory in native byte order, and give back its pages."""
+    copy = plane.astype(plane.dtype.newbyteorder("="))
+    drop_pages(plane)
+    return copy
+
+
+def _map_of(array):
+    """Return the read-only `mmap.mmap` under an array, or None."""
+    base = array
+    while isinstance(base, np.ndarray):
+        base = base.base
+    whole = base.obj if isinstance(base, memoryview) else base
+    # Dropped pages of a private map would lose what was written into it.
+    return whole if isinstance(whole, mmap.mmap) and memoryview(whole).readonly else None
