@@ -73,11 +73,9 @@ class BiasModel:
         t_min, t_max = float(header["T_MIN"]), float(header["T_MAX"])
         a, b = (native(own["PRIMARY"]) for _, own in opened[:2])
         var_a, var_b = (_squared(native(own["UNCERT"])) for _, own in opened[:2])
-        if covariance is not None:
-            cov = native(opened[2][1]["PRIMARY"])
-        else:
-            # Errors of a and b of a centred fit are independent at the centre, which fixes cov(a, b) = -T_c var_b.
-            cov = -0.5 * (t_min + t_max) * var_b
+        # Errors of a and b of a centred fit are independent at the centre, which fixes cov(a, b) = -T_c var_b.
+        centre = np.float32(0.5 * (t_min + t_max))
+        cov = -centre * var_b if covariance is None else native(opened[2][1]["PRIMARY"])
         dq = native(planes["DQ"])
         dq |= opened[1][1]["DQ"]
         tolerance, scale = float(header.get("TTOL", 0.0)), float(header.get("ADUSCALE", 1.0))
