@@ -13,7 +13,7 @@ from utils.fits_io.products import DQ
 from utils.kernels import dark_fit, dark_sensor
 from utils.kernels import groups as grouping
 
-BLOCK = 8192
+BLOCK = 16384
 """Pixels fitted at a time: work arrays stay in cache."""
 SAMPLE, SAMPLE_BRIGHT = 20000, 4000
 """Pixels from which the sensor's own distribution is measured: of all kinds, and bright ones in addition."""
@@ -210,10 +210,12 @@ def fit_all(maps, law, bright, t_min, *, where=None, jobs=1, progress=None):
         degrees = np.maximum(fit.n_used - fit.parameters, 0.5)
         reduced = fit.chi2 / degrees
         out.chi2_red[part], out.n_used[part] = reduced, fit.n_used
-        score = (np.cbrt(reduced) - 1.0 + 2.0 / (9.0 * degrees)) / np.sqrt(2.0 / (9.0 * degrees))
+        # Chi-square as a deviate of a Gaussian (Wilson and Hilferty).
+        share = 2.0 / (9.0 * degrees)
+        limit = (1.0 - share + POOR_FIT * np.sqrt(share)) ** 3
         faint = ~(fit.p > FAINT * np.sqrt(fit.cov[0]))
         out.faint[part] = faint
-        out.unreliable[part] = faint | ~np.isfinite(fit.p) | (score > POOR_FIT)
+        out.unreliable[part] = faint | ~np.isfinite(fit.p) | (reduced > limit)
         if progress is not None:
             progress(part.stop - part.start)
 

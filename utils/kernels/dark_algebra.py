@@ -6,39 +6,47 @@ SMALL_PRODUCT = 200_000
 """Multiplications of a matrix product that a BLAS library does without threads of its own: these fight with ours."""
 
 
-def product(columns, values):
-    """Matrix product (k, n) x (n, m) of float32 as float64 (k, m), in pieces too small for threads of BLAS."""
+def product(columns, values, kind=np.float64):
+    """Matrix product (k, n) x (n, m) of float32 as ``kind`` (k, m), in pieces too small for threads of BLAS."""
     k, n = columns.shape
-    out = np.empty((k, values.shape[1]))
+    out = np.empty((k, values.shape[1]), kind)
     width = max(64, SMALL_PRODUCT // (k * n))
     for start in range(0, values.shape[1], width):
         out[:, start : start + width] = columns @ values[:, start : start + width]
     return out
 
 
-def eliminate(h, g, chi2, cross, right, inner, precision):
-    """Take the bias nuisances out of the normal equations, in place (Schur complement).
+class Nuisances:
+    """Inner matrix of the bias nuisances at given weights, factorised (L D L^T), to take them out of equations.
 
-    cross (k, 3, m), right (k, m), inner (2k - 1, m), precision (2k - 1, m).
+    inner, precision : (1, m) for a level, (3, m) for level and slope: 00 01 11.  kind : type of the equations.
     """
-    total = inner + precision
-    if len(cross) == 1:
-        solved, own = [cross[0] / total[0]], [right[0] / total[0]]
-    else:
-        det = total[0] * total[2] - total[1] * total[1]
-        solved = [
-            (total[2] * cross[0] - total[1] * cross[1]) / det,
-            (total[0] * cross[1] - total[1] * cross[0]) / det,
-        ]
-        own = [
-            (total[2] * right[0] - total[1] * right[1]) / det,
-            (total[0] * right[1] - total[1] * right[0]) / det,
-        ]
-    for k, (column, value) in enumerate(zip(solved, own, strict=True)):
-        for place, (i, j) in enumerate(((0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2))):
-            h[place] -= cross[k][i] * column[j]
-        g -= cross[k] * value
-        chi2 -= right[k] * value
+
+    def __init__(self, inner, precision, kind):
+        total = inner + precision
+        self.first = (1.0 / np.sqrt(total[0])).astype(kind)
+        self.second = None
+        if len(total) == 3:
+            ratio = total[1] / total[0]
+            self.ratio = ratio.astype(kind)
+            self.second = (1.0 / np.sqrt(total[2] - ratio * total[1])).astype(kind)
+
+    def eliminate(self, h, g, chi2, cross, right):
+        """Schur complement, in place: h (k (k + 1) / 2, m) in rows, g (k, m), chi2 (m,), cross (j, k, m), right (j, m)."""
+        self._take_out(h, g, chi2, cross[0] * self.first, right[0] * self.first)
+        if self.second is not None:
+            column = (cross[1] - self.ratio * cross[0]) * self.second
+            self._take_out(h, g, chi2, column, (right[1] - self.ratio * right[0]) * self.second)
+
+    @staticmethod
+    def _take_out(h, g, chi2, column, value):
+        place = 0
+        for i, row in enumerate(column):
+            rest = len(column) - i
+            h[place : place + rest] -= column[i:] * row
+            place += rest
+        g -= column * value
+        chi2 -= value * value
 
 
 def inverse(h):
@@ -55,14 +63,26 @@ def inverse(h):
 
 
 def solve_step(h, g, damping):
-    """Step (3, m) of the damped normal equations (Marquardt: the diagonal times 1 + damping)."""
-    damped = h.copy()
-    damped[[0, 3, 5]] *= 1.0 + damping
-    v = inverse(damped)
-    return np.stack(
-        [
-            v[0] * g[0] + v[1] * g[1] + v[2] * g[2],
-            v[1] * g[0] + v[3] * g[1] + v[4] * g[2],
-            v[2] * g[0] + v[4] * g[1] + v[5] * g[2],
-        ]
-    )
+    """Step (k, m) of the damped normal equations of 2 or 3 parameters (Marquardt: the diagonal times 1 + damping)."""
+    grown = 1.0 + damping
+    # A pixel without any data has no curvature, and stays.
+    h[0] = np.maximum(h[0], 1e-30)
+    if len(g) == 2:
+        a, d = h[0] * grown, h[2] * grown
+        along = h[1] / a
+        second = (g[1] - along * g[0]) / _positive(d - along * h[1], d)
+        return np.stack([g[0] / a - along * second, second])
+    a, d, f = h[0] * grown, h[3] * grown, h[5] * grown
+    one, two = h[1] / a, h[2] / a
+    middle = _positive(d - one * h[1], d)
+    mixed = h[4] - one * h[2]
+    three = mixed / middle
+    second = g[1] - one * g[0]
+    third = (g[2] - two * g[0] - three * second) / _positive(f - two * h[2] - three * mixed, f)
+    second = second / middle - three * third
+    return np.stack([g[0] / a - one * second - two * third, second, third])
+
+
+def _positive(pivot, diagonal):
+    """Pivot of an elimination, kept above its rounding."""
+    return np.maximum(pivot, diagonal * (1e-6 if pivot.dtype == np.float32 else 1e-12))

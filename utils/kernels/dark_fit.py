@@ -13,10 +13,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from utils.kernels.dark_algebra import eliminate, inverse, product, solve_step
+from utils.kernels.dark_algebra import Nuisances, inverse, product, solve_step
 
-FIRST_STEPS, MORE_STEPS = 2, 12
-"""Steps for all pixels after the weights are final, and further ones for those that need them."""
+MORE_STEPS = 12
+"""Steps for the pixels that the first two leave short of their solution."""
 CONVERGED = 1e-3
 """A step below this many standard errors ends the iteration."""
 B_RANGE, GAMMA_RANGE = (-0.1, 0.5), (-0.95, 2.0)
@@ -131,19 +131,16 @@ def fit_pixels(signal, read_variance, design, prior, *, inverse_gain=0.0, bias=N
     bias : `BiasError` or None for an exact bias.  start : (b, gamma), default the prior's.
     Returns `PixelFit`; pixels with no usable sample have NaN.
     """
-    work = Problem(signal, read_variance, design, prior, inverse_gain, bias)
+    work = Problem(signal, read_variance, design, prior, inverse_gain, bias, fast=True)
     b, gamma = (float(np.mean(v)) for v in ((prior.b, prior.gamma) if start is None else start))
-    state = work.begin(b, gamma)
-    state = work.steps(state, 1)[0]
-    work.weigh(state)
-    state, moving, solution = work.steps(state, FIRST_STEPS)
+    state = work.steps(work.begin(b, gamma), 1, weigh=False)[0]
+    state, moving, solution = work.steps(state, 1)
     moving = np.flatnonzero(moving)
     if moving.size:
         some = work.part(moving)
         found = state[:, moving]
         for _ in range(2):
             found, _, last = some.steps(found, MORE_STEPS)
-            some.weigh(found)
         state[:, moving] = found
         for whole, piece in zip(solution, last, strict=True):
             whole[..., moving] = piece
@@ -151,10 +148,16 @@ def fit_pixels(signal, read_variance, design, prior, *, inverse_gain=0.0, bias=N
 
 
 class Problem:
-    """Arrays of one block: float32 (n, m) data and weights, float64 normal equations of m pixels."""
+    """Arrays of one block: float32 (n, m) data and weights, normal equations of m pixels.
 
-    def __init__(self, signal, read_variance, design, prior, inverse_gain, bias):
+    fast : equations in float32, as accurate as the data in them, and without gamma where the prior holds it in all
+    pixels; else in float64 and with all three parameters.
+    """
+
+    def __init__(self, signal, read_variance, design, prior, inverse_gain, bias, fast=False):
         self.design, self.prior, self.inverse_gain, self.bias = design, prior, inverse_gain, bias
+        self.fast, self.kind = fast, np.float32 if fast else np.float64
+        self.free = 2 if fast and not np.any(prior.gamma_sigma) else 3
         usable = np.isfinite(signal)
         self.complete = bool(usable.all())
         self.usable = usable
@@ -165,28 +168,28 @@ class Problem:
         one = np.ones_like(x)
         self.x32, self.l32 = x.astype(np.float32), ln.astype(np.float32)
         self.t32 = design.exposure.astype(np.float32)
+        terms = (one, x, ln)[: self.free]
         columns = {
-            "theta": (one, x, ln, x * x, x * ln, ln * ln),
-            "cross": (one, x, ln, t, t * x, t * ln),
-            "nuisance": (one, t, t * t),
-            "gradient": (one, x, ln),
+            "theta": [p * q for i, p in enumerate(terms) for q in terms[i:]],
+            "cross": [*terms, *(t * p for p in terms)],
+            "nuisance": [one, t, t * t],
+            "gradient": terms,
         }
         self.columns = {name: np.array(rows, np.float32) for name, rows in columns.items()}
         self.nuisances = 0 if bias is None else 1 if bias.var_b is None else 2
         self.precision = self._bias_precision()
         self.prior_mean, self.prior_weight = _prior_arrays(prior, signal.shape[1])
+        self._inner = None
 
     def part(self, where):
-        """Return the work of some pixels, weights included."""
+        """Return the work of some pixels, without weights."""
         prior = self.prior
         one = Prior(
             *(_take(value, where) for value in (prior.b, prior.b_sigma, prior.gamma, prior.gamma_sigma))
         )
         data = np.where(self.usable[:, where], self.y[:, where], np.float32(np.nan))
         bias = None if self.bias is None else self.bias.at(where)
-        some = Problem(data, self.read_variance[where], self.design, one, self.inverse_gain, bias)
-        some.w[:] = self.w[:, where]
-        return some
+        return Problem(data, self.read_variance[where], self.design, one, self.inverse_gain, bias, self.fast)
 
     def _bias_precision(self):
         """Inverse covariance of the bias's level at the pivot and its slope: rows aa, ab, bb."""
@@ -215,23 +218,30 @@ class Problem:
     def begin(self, b, gamma):
         """Best p for one B and gamma in all pixels, a linear problem; leaves the weights at its model."""
         d = self.design
-        u = (d.exposure * np.exp(b * d.x + gamma * d.log_exposure)).astype(np.float32)[:, None]
-        u = np.broadcast_to(u, self.y.shape)
+        u = d.exposure * np.exp(b * d.x + gamma * d.log_exposure)
+        t = self.columns["nuisance"][1]
+        of_weights = np.array([u * u, u, u * t], np.float32)[: 1 + self.nuisances]
+        of_data = np.array([u, np.ones_like(u), t], np.float32)[: 1 + self.nuisances]
+        u = u.astype(np.float32)[:, None]
         p = None
         for _ in range(2):
             self._set_weights(
                 None if p is None else u * (np.maximum(p, 0.0) * self.inverse_gain).astype(np.float32)
             )
-            h, g, _ = self._equations(u, np.zeros(u.shape[1]), self.y)
+            found = product(of_weights, self.w, self.kind)
+            right = product(of_data, self.w * self.y, self.kind)
+            h, g = found[:1], right[:1]
+            if self.nuisances:
+                self._of_weights().eliminate(h, g, np.zeros_like(g[0]), found[1:, None], right[1:])
             p = g[0] / np.maximum(h[0], 1e-30)
         return np.stack([p, np.full_like(p, b), np.full_like(p, gamma)])
 
-    def weigh(self, state):
+    def weigh(self, state, unit=None):
         """Weights from the noise of the model's own signal."""
         signal = None
         if self.inverse_gain:
-            signal = self._unit(state)
-            signal *= (np.maximum(state[0], 0.0) * self.inverse_gain).astype(np.float32)
+            signal = (np.maximum(state[0], 0.0) * self.inverse_gain).astype(np.float32)
+            signal = signal * (self._unit(state) if unit is None else unit)
         self._set_weights(signal)
 
     def _set_weights(self, shot):
@@ -245,84 +255,104 @@ class Problem:
         np.reciprocal(variance, out=variance)
         if not self.complete:
             variance *= self.usable
+        self._inner = None
+
+    def _of_weights(self):
+        """What the present weights make of the bias nuisances."""
+        if self._inner is None:
+            inner = product(self.columns["nuisance"][: 2 * self.nuisances - 1], self.w)
+            self._inner = Nuisances(inner, self.precision, self.kind)
+        return self._inner
 
     def _equations(self, u, p, r):
-        """Normal equations with the bias eliminated: h (6, m): 00 01 02 11 12 22, g (3, m), quadratic form (m,)."""
-        c = self.columns
+        """Normal equations with the bias eliminated: h (in rows of the upper triangle), g, quadratic form (m,)."""
+        c, kind = self.columns, self.kind
         wr = self.w * r
-        chi2 = np.einsum("ij,ij->j", wr, r).astype(np.float64)
+        chi2 = np.einsum("ij,ij->j", wr, r).astype(kind, copy=False)
         wu = self.w * u
         if self.nuisances:
-            cross = product(c["cross"][: 3 * self.nuisances], wu)
-            right = product(c["nuisance"][: self.nuisances], wr)
-            inner = product(c["nuisance"][: 2 * self.nuisances - 1], self.w)
+            cross = product(c["cross"][: self.free * self.nuisances], wu, kind)
+            right = product(c["nuisance"][: self.nuisances], wr, kind)
         wr *= u
-        g = product(c["gradient"], wr)
+        g = product(c["gradient"], wr, kind)
         wu *= u
-        h = product(c["theta"], wu)
-        scale = np.stack([np.ones_like(p), p, p])
-        g *= scale
-        h[1:3] *= p
-        h[3:] *= p * p
+        h = product(c["theta"], wu, kind)
         if self.nuisances:
-            cross = cross.reshape(self.nuisances, 3, -1) * scale
-            eliminate(h, g, chi2, cross, right, inner, self.precision)
+            self._of_weights().eliminate(h, g, chi2, cross.reshape(self.nuisances, self.free, -1), right)
+        # The derivatives by B and gamma carry a factor p.
+        g[1:] *= p
+        h[1 : self.free] *= p
+        h[self.free :] *= p * p
         return h, g, chi2
 
-    def objective(self, state):
-        """Return equations and objective (chi-square and prior) at a state."""
+    def objective(self, state, weigh=False):
+        """Return equations and objective (chi-square and prior) at a state; weigh : with weights of that state."""
         u = self._unit(state)
+        if weigh:
+            self.weigh(state, u)
         r = u * state[0].astype(np.float32)
         np.subtract(self.y, r, out=r)
         h, g, chi2 = self._equations(u, state[0], r)
-        off = self.prior_mean - state[1:]
-        g[1:] += self.prior_weight * off
-        h[3] += self.prior_weight[0]
-        h[5] += self.prior_weight[1]
-        return h, g, chi2, chi2 + (self.prior_weight * off * off).sum(axis=0)
+        held = self.free - 1
+        weight = self.prior_weight[:held]
+        off = (self.prior_mean[:held] - state[1 : self.free]).astype(self.kind, copy=False)
+        pull = weight * off
+        g[1:] += pull
+        h[self.free] += weight[0]
+        if held == 2:
+            h[5] += weight[1]
+        return h, g, chi2, chi2 + (pull * off).sum(axis=0)
 
-    def steps(self, state, count):
+    def steps(self, state, count, weigh=True):
         """Damped Gauss-Newton steps, each kept only where it lowers the objective.
 
+        weigh : take the weights at the given state first.
         Returns state, moving (m,) where the last step was large, and (h, chi2) at the state.
         """
-        damping = np.zeros(state.shape[1])
-        h, g, chi2, best = self.objective(state)
+        damping = np.zeros(state.shape[1], self.kind)
+        h, g, chi2, best = self.objective(state, weigh)
         moving = np.ones(state.shape[1], bool)
         for _ in range(count):
             step = solve_step(h, g, damping)
-            trial = state + step
+            trial = state.copy()
+            trial[: self.free] += step
             np.clip(trial[1], *B_RANGE, out=trial[1])
             np.clip(trial[2], *GAMMA_RANGE, out=trial[2])
-            new_h, new_g, new_chi2, found = self.objective(trial)
-            size = (step * g).sum(axis=0)
-            slack = 1e-5 * (1.0 + best)
-            worse = ~(found <= best + slack)
-            state = np.where(worse, state, trial)
-            h, g = np.where(worse, h, new_h), np.where(worse, g, new_g)
-            best, chi2 = np.where(worse, best, found), np.where(worse, chi2, new_chi2)
-            damping = np.where(worse, np.maximum(10.0 * damping, 0.1), 0.1 * damping)
+            found = self.objective(trial)
+            moving = (step * g).sum(axis=0) > CONVERGED
+            worse = np.flatnonzero(~(found[3] <= best + 1e-5 * (1.0 + best)))
+            damping *= 0.1
+            if worse.size:
+                damping[worse] = np.maximum(100.0 * damping[worse], 0.1)
+                for new, old in zip((trial, *found), (state, h, g, chi2, best), strict=True):
+                    new[..., worse] = old[..., worse]
             damping[damping < 1e-3] = 0.0
-            moving = size > CONVERGED
+            state, (h, g, chi2, best) = trial, found
             if not moving.any():
                 break
         return state, moving, (h, chi2)
 
     def finish(self, state, h, chi2):
         """Covariance, chi-square and prior pull at the solution."""
+        state, h = state.astype(np.float64), h.astype(np.float64)
+        if self.free == 2:
+            none = np.zeros_like(h[0])
+            h = np.stack([h[0], h[1], none, h[2], none, self.prior_weight[1].astype(np.float64)])
         cov = inverse(h)
         n_used = np.full(state.shape[1], self.y.shape[0]) if self.complete else self.usable.sum(axis=0)
+        prior_weight = self.prior_weight.astype(np.float64)
         with np.errstate(divide="ignore", invalid="ignore"):
-            kept = 1.0 - np.stack([cov[3], cov[5]]) * self.prior_weight
-            pull = np.abs(state[1:] - self.prior_mean) * np.sqrt(self.prior_weight / np.maximum(kept, 1e-3))
-        reach = np.where(self.prior_weight < _HELD, pull, 0.0).max(axis=0)
-        held = self.prior_weight >= _HELD
+            kept = 1.0 - np.stack([cov[3], cov[5]]) * prior_weight
+            pull = np.abs(state[1:] - self.prior_mean) * np.sqrt(prior_weight / np.maximum(kept, 1e-3))
+        held = prior_weight >= _HELD
+        reach = np.where(held, 0.0, pull).max(axis=0)
         state[1:][held] = self.prior_mean[held]
         for row, places in ((0, (1, 3, 4)), (1, (2, 4, 5))):
             cov[np.ix_(places, held[row])] = 0.0
         nothing = n_used == 0
         state[:, nothing], cov[:, nothing] = np.nan, np.nan
-        return PixelFit(*state, cov, chi2, n_used, reach, 1.0 + np.clip(kept, 0.0, 1.0).sum(axis=0))
+        free = 1.0 + np.clip(kept, 0.0, 1.0).sum(axis=0)
+        return PixelFit(*state, cov, chi2.astype(np.float64), n_used, reach, free)
 
 
 _HELD = 1e12
