@@ -38,7 +38,8 @@ clean:
 	find . -name __pycache__ -type d -not -path './.venv/*' -prune -exec rm -rf {} +
 
 # Simulated anew only when the simulator changes.
-$(DEMO)/campaign/.complete: utils/simulate_campaign.py utils/kernels/sensor.py | .venv/user.stamp
+$(DEMO)/campaign/.complete: utils/simulate_campaign.py utils/domain/named_plans.py utils/domain/campaign_plan.py \
+    utils/kernels/sensor.py utils/kernels/sensor_maps.py utils/kernels/sensor_spec.py | .venv/user.stamp
 	rm -rf $(DEMO)/campaign
 	$(PY) -m utils.simulate_campaign $(DEMO)/campaign
 	touch $@

@@ -60,13 +60,14 @@ def test_damage_hits_its_pixels_from_its_day_on():
     history = History(SHAPE, [Damage(7, 12, 0.3), Damage(8, 2, 0.5, size=3)], seed=4)
     assert history.at(6.9).damage is None
     first = history.at(7).damage
-    rows, columns = history.pixels[0]
+    assert history.hit(0, 6.9)[0].size == 0
+    rows, columns = history.hit(0, 7)
     assert rows.size == 12
     assert np.all(first[rows, columns] == np.float32(0.7))
     assert np.sum(first != 1) == 12
     second = history.at(8).damage / first
-    assert history.pixels[1][0].size == np.sum(second < 0.9) <= 18
-    np.testing.assert_allclose(second[history.pixels[1]], 0.5, rtol=1e-6)
+    assert 9 < history.hit(1, 8)[0].size == np.sum(second < 0.9) <= 18
+    np.testing.assert_allclose(second[history.hit(1, 8)], 0.5, rtol=1e-6)
     # A change more at the end leaves the others as they are.
     alone = History(SHAPE, [Damage(7, 12, 0.3)], seed=4)
     np.testing.assert_array_equal(alone.at(9).damage, first)
@@ -76,12 +77,15 @@ def test_hot_pixels_are_born_and_anneal():
     history = History(SHAPE, [HotPixels(5, 40, 30.0, anneal_day=9, annealed=0.25)], seed=2)
     assert history.at(4.9).dark is None
     born, later = history.at(5).dark, history.at(9).dark
-    rows, columns = history.pixels[0]
-    assert np.sum(born > 0) == 40
+    rows, columns = history.hit(0, 5)
+    assert np.sum(born > 0) == rows.size == 40
     logs = np.log(born[rows, columns] / 30)
     assert abs(logs.mean()) < 5 * 0.3 / np.sqrt(40)
     assert np.sum(later > 0) == 30
     np.testing.assert_array_equal(later[later > 0], born[later > 0])
+    np.testing.assert_array_equal(later[history.hit(0, 9)], later[later > 0])
+    cured = History(SHAPE, [HotPixels(5, 40, 30.0, anneal_day=9)])
+    assert (cured.depth(0, 8), cured.depth(0, 9), cured.at(9).dark) == (30.0, 0.0, None)
 
 
 def test_frames_show_the_state():

@@ -8,10 +8,11 @@ Writes the three sections that ``utils.raw_to_fits`` reads, and the truth:
     OUT/Darks/20Frames/<t>s/T<temp>/attempt<n>/            one set of frames per exposure and temperature
     OUT/Darks/ContinuousFrames/T<temp>/<t>s/attempt<n>/    frames taken through a drift of the temperature
     OUT/Flats/<filter>/T<temp>/<t>s/attempt<n>/
+    OUT/SkyFlats, OUT/SatelliteFlats                       the same for sky and satellite flats
     OUT/truth/*.fits                                       the sensor's maps, PRODTYPE = 'TRUTH_...'
     OUT/truth/truth.json                                   plan with the sensor, true values of each frame
 
-The plan (--plan) is described by --help and in ``utils.domain.campaign_plan``.
+The plan (--plan: a name or a JSON file) is described by --help and in ``utils.domain.campaign_plan``.
 """
 
 import argparse
@@ -26,8 +27,9 @@ if not __package__:
 from utils.application.command import run_command
 from utils.application.options import CommandParser
 from utils.domain import campaign_plan
+from utils.domain.named_plans import DEMO, NAMED_PLANS
+from utils.domain.plan_check import sessions_of
 from utils.errors import OptionError
-from utils.version import __version__
 
 LOG_COLUMNS = (
     *("FrameNum", "TimeStamp", "ExpTime", "RealExpTime", "ExpGain", "Temperature", "InitialTemp"),
@@ -44,7 +46,8 @@ class CampaignTruth:
     """What was simulated.   out : Path.   sensor : Sensor.   plan : complete.   frames : one dict a frame.
 
     A frame: file (below out), kind, session, temperature [degC], label [degC], exposure [s, real],
-    time [Unix s], filter, level [ADU], cosmic_pixels, fault (None or one of campaign_plan.FAULTS).
+    time [Unix s], filter, level [ADU], cosmic_pixels, fault (None or one of campaign_plan.FAULTS);
+    type (lab, sky, satellite) and dither (dx, dy of the stars [pixels]) of flats, else None.
     """
 
     out: Path
@@ -65,27 +68,32 @@ def simulate(out, spec=None, plan=None, seed=None, *, faults=False, progress=Fal
     """
     import numpy as np
 
+    from utils.domain.campaign_scenes import CampaignScenes
+    from utils.domain.campaign_truth import write_truth
     from utils.kernels.sensor import Sensor, SensorSpec
 
     out = Path(out)
     _refuse_used(out)
-    plan = campaign_plan.check_plan(campaign_plan.DEFAULT_PLAN if plan is None else plan)
+    plan = campaign_plan.check_plan(DEMO if plan is None else plan)
     try:
         spec = SensorSpec.from_dict(plan["camera"]) if spec is None else spec
         sensor = Sensor(spec)
         for section in ("bias", "darks", "flats"):
             for group in plan[section]:
-                sensor.session_shift(group["session"])
+                for session in sessions_of(group):
+                    sensor.session_shift(session)
     except ValueError as error:
         raise OptionError(f"camera: {error}") from error
+    scenes = CampaignScenes(plan, spec)
     plan = {**plan, "camera": asdict(spec)}
     seed = spec.seed if seed is None else seed
     attempts = campaign_plan.expand_plan(plan, np.random.default_rng([seed, 1]), faults=faults)
     frames = []
     with _staged(out) as staging, _bar(sum(len(a.names) for a in attempts), progress) as bar:
         for number, attempt in enumerate(attempts):
-            frames += _write_attempt(staging, sensor, plan, attempt, [seed, 2, number], bar)
-        _write_truth(staging / "truth", sensor, plan, frames, seed)
+            frames += _write_attempt(staging, sensor, plan, attempt, scenes, [seed, 2, number], bar)
+        told = {"seed": seed, "plan": plan, "epochs": scenes.epochs(), "frames": frames}
+        write_truth(staging / "truth", sensor, scenes, told)
     return CampaignTruth(out, sensor, plan, frames)
 
 
@@ -144,7 +152,7 @@ def _bar(total, show):
     return tqdm(total=total, unit="frame", desc="simulate", disable=None if show else True)
 
 
-def _write_attempt(root, sensor, plan, attempt, seed, bar):
+def _write_attempt(root, sensor, plan, attempt, scenes, seed, bar):
     """Write config, log and frames of one attempt; returns the truth of each frame."""
     import numpy as np
 
@@ -152,7 +160,7 @@ def _write_attempt(root, sensor, plan, attempt, seed, bar):
     (folder / "frames").mkdir(parents=True)
     (folder / "configFile.txt").write_text(_config(sensor, attempt), encoding="utf-8")
     exposure = attempt.exposure + _SHUTTER_EXCESS
-    level = None if attempt.flux is None else attempt.flux * sensor.full_scale * exposure
+    full_light = sensor.full_scale * exposure  # of flux 1
     rng = np.random.default_rng(seed)
     spec = sensor.spec
     sample = "<u2" if spec.bit_depth > 8 or spec.left_justified else "u1"
@@ -161,9 +169,10 @@ def _write_attempt(root, sensor, plan, attempt, seed, bar):
     for index, (name, temperature) in enumerate(zip(attempt.names, attempt.temperatures, strict=True)):
         fault = attempt.faults.get(index)
         hits[:] = False
-        samples = sensor.frame(
-            attempt.kind, temperature, exposure, rng, session=attempt.session, level=level, hits=hits
-        )
+        level = None if attempt.fluxes is None else attempt.fluxes[index] * full_light
+        scene = scenes.of_frame(attempt, index, full_light)
+        terms = {"session": attempt.session, "level": level, "hits": hits, "scene": scene}
+        samples = sensor.frame(attempt.kind, temperature, exposure, rng, **terms)
         data = samples.astype(sample).tobytes()
         (folder / "frames" / name).write_bytes(_broken(data, fault))
         rows += _log_row(plan, attempt, index, exposure, fault)
@@ -177,7 +186,9 @@ def _write_attempt(root, sensor, plan, attempt, seed, bar):
                 "exposure": exposure,
                 "time": attempt.times[index],
                 "filter": attempt.filter,
+                "type": attempt.type,
                 "level": level,
+                "dither": None if attempt.dithers is None else list(attempt.dithers[index]),
                 "cosmic_pixels": int(hits.sum()),
                 "fault": fault,
             }
@@ -239,49 +250,6 @@ def _microseconds(seconds):
     return f"{seconds * 1e6:.3f}".rstrip("0").rstrip(".")
 
 
-def _write_truth(folder, sensor, plan, frames, seed):
-    """Write the sensor's maps as FITS, and truth.json."""
-    import io
-
-    from astropy.io import fits
-
-    from utils.fits_io.atomic import write_json
-
-    folder.mkdir()
-    at = f"at {sensor.spec.dark_t_ref:g} degC and 1 s"
-    maps = {
-        "bias_a": ("adu", "bias at 0 degC, session shift apart"),
-        "bias_b": ("adu/K", "slope of the bias"),
-        "read_noise_map": ("adu", "1 sigma, quantisation apart"),
-        "dark_a": ("adu/s", f"A: dark rate {at}, glow apart"),
-        "dark_b": ("1/K", "B: exponent of temperature"),
-        "dark_gamma": ("", "gamma: exponent of exposure, of the rate"),
-        "glow": ("adu/s", "amplifier glow"),
-        "response": ("", "pixel response: PRNU, dust, defects"),
-        "illumination": ("", "vignetting"),
-        "telegraph_step": ("adu", "between the two levels of telegraph pixels"),
-        **dict.fromkeys(("hot", "warm", "telegraph", "dead", "low_qe"), ("", "1: such a pixel")),
-    }
-    for name, (unit, meaning) in maps.items():
-        data = getattr(sensor, name)
-        hdu = fits.PrimaryHDU(data.astype("uint8" if data.dtype == bool else "float32"))
-        product = name.removesuffix("_map")
-        hdu.header["PRODTYPE"] = (f"TRUTH_{product.upper()}", meaning)
-        hdu.header["BUNIT"] = unit
-        hdu.header["T_REF"] = (sensor.spec.dark_t_ref, "[degC] temperature of dark_a")
-        hdu.header["GAMMADEF"] = ("rate", "a linear dark has gamma = 0")
-        hdu.header["PROGRAM"] = (f"simulate_campaign {__version__}", "calibration pipelines")
-        # By way of memory: astropy's own write to a full disk loses the error number that tells so.
-        buffer = io.BytesIO()
-        hdu.add_checksum(when="at creation")  # a date here would make every file new
-        hdu.writeto(buffer)
-        (folder / f"{product}.fits").write_bytes(buffer.getbuffer())
-    write_json(
-        folder / "truth.json",
-        {"program": f"simulate_campaign {__version__}", "seed": seed, "plan": plan, "frames": frames},
-    )
-
-
 def _parser():
     parser = CommandParser(
         prog="python -m utils.simulate_campaign",
@@ -297,7 +265,11 @@ def _parser():
         "--frames", type=int, metavar="N", help="frames of every attempt, in place of the plan's"
     )
     parser.add_argument("--seed", type=int, metavar="S", help="seed of the sensor and of the frames (1)")
-    parser.add_argument("--plan", type=Path, metavar="FILE", help="JSON plan, see below (the demo campaign)")
+    parser.add_argument(
+        "--plan",
+        metavar="PLAN",
+        help=f"{', '.join(NAMED_PLANS)}, or a JSON file, see below (demo)",
+    )
     parser.add_argument(
         "--bits",
         choices=_BITS,
@@ -309,16 +281,18 @@ def _parser():
     return parser
 
 
-def _read_plan(path):
+def _read_plan(name):
     import json
 
-    if path is None:
-        return campaign_plan.check_plan(campaign_plan.DEFAULT_PLAN)
+    if name is None or name in NAMED_PLANS:
+        return campaign_plan.check_plan(NAMED_PLANS[name or "demo"])
     try:
-        plan = json.loads(path.read_text(encoding="utf-8"))
+        plan = json.loads(Path(name).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise OptionError(f"{path}: got {error}, expected a plan in JSON") from error
-    return campaign_plan.check_plan(plan, str(path))
+        raise OptionError(
+            f"{name}: got {error}, expected a plan in JSON, or one of {', '.join(NAMED_PLANS)}"
+        ) from error
+    return campaign_plan.check_plan(plan, name)
 
 
 def _camera(plan, options):

@@ -7,7 +7,7 @@
         HotPixels(day=15, count=40, rate=12.0, anneal_day=40),
     ])
     state = history.at(25.0)           # DetectorState: maps of the whole truth on that day
-    history.pixels[2]                  # (rows, columns) that the third change hit
+    history.hit(2, 25.0)               # (rows, columns) that the third change holds on that day
 
 Places in pixels (the first pixel's centre is 0), depths and drops as the fraction of light lost, days as floats.
 """
@@ -105,40 +105,58 @@ class History:
     """Changes of one sensor over time.
 
     shape : (ny, nx).   changes : Dust, Film, Damage, HotPixels in any order.   seed : of the pixels hit and the patches.
-    pixels : for each change, (rows, columns) that it hit, None for dust and films.
     Each change draws from its own stream: one more at the end leaves the others as they are.
     Raises ValueError for a change that cannot be, TypeError for what is no change.
     """
 
     def __init__(self, shape, changes, seed=1):
         self.shape, self.changes = tuple(shape), tuple(changes)
-        self._maps, self.pixels = [], []
+        self._maps = []
         for number, change in enumerate(self.changes):
             _check(change, f"change {number}")
-            made, hit = _MAKERS[type(change)](change, self.shape, np.random.default_rng([seed, number]))
-            self._maps.append(made)
-            self.pixels.append(hit)
+            rng = np.random.default_rng([seed, number])
+            self._maps.append(_MAKERS[type(change)](change, self.shape, rng))
 
     def at(self, day):
         """DetectorState on that day; a change counts from its own day on."""
         film = dust = damage = dark = None
-        for change, own in zip(self.changes, self._maps, strict=True):
-            if isinstance(change, Film):
-                depth = np.interp(day, change.days, change.depths)
-                if depth > 0:
-                    left = 1 - np.float32(depth) * own
-                    film = left if film is None else film * left
-            elif day < change.day:
+        for number, (change, own) in enumerate(zip(self.changes, self._maps, strict=True)):
+            depth = self.depth(number, day)
+            if depth == 0:
                 continue
+            if isinstance(change, Film):
+                left = 1 - np.float32(depth) * own
+                film = left if film is None else film * left
             elif isinstance(change, Dust):
-                if day < change.gone:
-                    dust = own if dust is None else dust * own
+                dust = own if dust is None else dust * own
             elif isinstance(change, Damage):
                 damage = own if damage is None else damage * own
             else:
                 now = own[1] if day >= change.anneal_day else own[0]
                 dark = now if dark is None else dark + now
         return DetectorState(None if film is None else 1 - film, dust, damage, dark)
+
+    def depth(self, number, day):
+        """How strong one change is on that day: its depth, drop or rate, 0 where there is nothing of it."""
+        change = self.changes[number]
+        if isinstance(change, Film):
+            return float(np.interp(day, change.days, change.depths))
+        if day < change.day:
+            return 0.0
+        if isinstance(change, Dust):
+            return float(change.depth) if day < change.gone else 0.0
+        if isinstance(change, Damage):
+            return float(change.drop)
+        return float(change.rate) if day < change.anneal_day or self._maps[number][1].any() else 0.0
+
+    def hit(self, number, day):
+        """(rows, columns) of the pixels that a Damage or HotPixels change holds on that day, in order of place."""
+        if self.depth(number, day) == 0:
+            return np.array([], int), np.array([], int)
+        change, own = self.changes[number], self._maps[number]
+        if isinstance(change, Damage):
+            return np.nonzero(own < 1)
+        return np.nonzero(own[1] if day >= change.anneal_day else own[0])
 
 
 def _check(change, name):
@@ -170,7 +188,7 @@ def _check(change, name):
 def _dust(change, shape, _rng):
     where = shape, change.x, change.y, change.radius
     shadow = ring_shadow(*where) / RING_PEAK if change.form == "ring" else spot_shadow(*where)
-    return (1 - change.depth * shadow).astype(np.float32), None
+    return (1 - change.depth * shadow).astype(np.float32)
 
 
 def _film(change, shape, rng):
@@ -187,7 +205,7 @@ def _film(change, shape, rng):
         for x0, y0, width, height in places:
             r2 = (x - x0 * nx) ** 2 + (y - y0 * ny) ** 2
             profile += height * np.exp(-0.5 * r2 / (width * diagonal) ** 2)
-    return (profile / max(profile.max(), 1e-30)).astype(np.float32), None
+    return (profile / max(profile.max(), 1e-30)).astype(np.float32)
 
 
 def _damage(change, shape, rng):
@@ -201,7 +219,7 @@ def _damage(change, shape, rng):
     factor = np.ones(shape, np.float32)
     side = np.arange(change.size)
     factor[start[0][:, None, None] + side[:, None], start[1][:, None, None] + side] = 1 - change.drop
-    return factor, np.nonzero(factor < 1)
+    return factor
 
 
 def _hot_pixels(change, shape, rng):
@@ -214,7 +232,7 @@ def _hot_pixels(change, shape, rng):
     # The first of the (shuffled) pixels anneal.
     rates[: round(change.annealed * change.count)] = 0
     after[hit] = rates
-    return (before, after), hit
+    return before, after
 
 
 _MAKERS = {Dust: _dust, Film: _film, Damage: _damage, HotPixels: _hot_pixels}
