@@ -47,7 +47,8 @@ class CampaignTruth:
 
     A frame: file (below out), kind, session, temperature [degC], label [degC], exposure [s, real],
     time [Unix s], filter, level [ADU], cosmic_pixels, fault (None or one of campaign_plan.FAULTS);
-    type (lab, sky, satellite) and dither (dx, dy of the stars [pixels]) of flats, else None.
+    type (lab, sky, satellite) of flats, dither (dx, dy of the stars [pixels]) and star_scale (signal of a
+    star of flux 1 [ADU]) of sky flats, else None.
     """
 
     out: Path
@@ -92,7 +93,7 @@ def simulate(out, spec=None, plan=None, seed=None, *, faults=False, progress=Fal
     with _staged(out) as staging, _bar(sum(len(a.names) for a in attempts), progress) as bar:
         for number, attempt in enumerate(attempts):
             frames += _write_attempt(staging, sensor, plan, attempt, scenes, [seed, 2, number], bar)
-        told = {"seed": seed, "plan": plan, "epochs": scenes.epochs(), "frames": frames}
+        told = {"seed": seed, "plan": plan, **scenes.truth(), "frames": frames}
         write_truth(staging / "truth", sensor, scenes, told)
     return CampaignTruth(out, sensor, plan, frames)
 
@@ -189,6 +190,7 @@ def _write_attempt(root, sensor, plan, attempt, scenes, seed, bar):
                 "type": attempt.type,
                 "level": level,
                 "dither": None if attempt.dithers is None else list(attempt.dithers[index]),
+                "star_scale": None if attempt.dithers is None else attempt.flux * full_light,
                 "cosmic_pixels": int(hits.sum()),
                 "fault": fault,
             }

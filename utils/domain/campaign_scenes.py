@@ -44,24 +44,25 @@ class CampaignScenes:
             terms["light"] = self.stars.light(*attempt.dithers[index], attempt.flux * full_light)
         return Scene(**terms)
 
-    def epochs(self):
-        """Truth of each session for truth.json: its time, lamp, swing, and the changes that are there by then."""
+    def truth(self):
+        """Entries of truth.json: epochs, one a session; stars of the undithered frame [pixels, pixels of sky]."""
+        epochs = [self._epoch(number, day) for number, day in enumerate(self.plan["sessions"])]
+        if self.stars is None:
+            return {"epochs": epochs}
+        return {"epochs": epochs, "stars": {n: getattr(self.stars, n).tolist() for n in ("x", "y", "flux")}}
+
+    def _epoch(self, number, day):
+        """Time, lamp and swing of a session, and the changes that are there by then."""
         plan = self.plan
-        return [
-            {
-                "session": number,
-                "day": day,
-                "time": EPOCH + DAY * day,
-                "lamp": plan["lamp"][number] if plan["lamp"] else 1.0,
-                "temperature_swing": plan["temperature_swing"][number] if plan["temperature_swing"] else 0.0,
-                "changes": [
-                    told
-                    for n in range(len(plan["changes"]))
-                    if (told := _told(n, plan["changes"][n], self.history, day)) is not None
-                ],
-            }
-            for number, day in enumerate(plan["sessions"])
-        ]
+        told = [_told(n, entry, self.history, day) for n, entry in enumerate(plan["changes"])]
+        return {
+            "session": number,
+            "day": day,
+            "time": EPOCH + DAY * day,
+            "lamp": plan["lamp"][number] if plan["lamp"] else 1.0,
+            "temperature_swing": plan["temperature_swing"][number] if plan["temperature_swing"] else 0.0,
+            "changes": [change for change in told if change is not None],
+        }
 
 
 def _change(entry, shape):
