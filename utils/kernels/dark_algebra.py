@@ -16,6 +16,16 @@ def product(columns, values, kind=np.float64):
     return out
 
 
+def line_precision(var_a, var_b, cov, t):
+    """Inverse covariance (3, m) of the level at ``t`` and the slope of lines a + b T: rows 00, 01, 11."""
+    var_b, cov = np.asarray(var_b, np.float64), np.asarray(cov, np.float64)
+    level, mixed = var_a + 2 * t * cov + t * t * var_b, cov + t * var_b
+    # Rounding of the maps must not make the covariance singular.
+    level = np.maximum(level, 1.0001 * mixed * mixed / np.maximum(var_b, 1e-30))
+    det = np.maximum(level * var_b - mixed * mixed, 1e-30)
+    return np.stack([var_b, -mixed, level]) / det
+
+
 class Nuisances:
     """Inner matrix of the bias nuisances at given weights, factorised (L D L^T), to take them out of equations.
 

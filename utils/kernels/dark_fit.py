@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from utils.kernels.dark_algebra import Nuisances, inverse, product, solve_step
+from utils.kernels.dark_algebra import Nuisances, inverse, line_precision, product, solve_step
 
 MORE_STEPS = 12
 """Steps for the pixels that the first two leave short of their solution."""
@@ -198,13 +198,7 @@ class Problem:
         var_a = np.asarray(self.bias.var_a, np.float64)
         if self.nuisances == 1:
             return (1.0 / np.maximum(var_a, 1e-12))[None]
-        var_b, cov = np.asarray(self.bias.var_b, np.float64), np.asarray(self.bias.cov_ab, np.float64)
-        t = self.design.pivot_t
-        level, mixed = var_a + 2 * t * cov + t * t * var_b, cov + t * var_b
-        # Rounding of the maps must not make the covariance singular.
-        level = np.maximum(level, 1.0001 * mixed * mixed / np.maximum(var_b, 1e-30))
-        det = np.maximum(level * var_b - mixed * mixed, 1e-30)
-        return np.stack([var_b, -mixed, level]) / det
+        return line_precision(var_a, self.bias.var_b, self.bias.cov_ab, self.design.pivot_t)
 
     def _unit(self, state):
         """Signal of p = 1, (n, m) float32."""
