@@ -35,11 +35,15 @@ def patterned_map(spec, layer, level, row, column, pixel):
 
 def lognormal_map(spec, layer, median, spread):
     """Log-normal over pixels with this median and sigma of the logarithm: (ny, nx) float32."""
+    if spread == 0:
+        return np.full(spec.shape, median, np.float32)
     return (median * np.exp(spread * stream(spec, layer).standard_normal(spec.shape))).astype(np.float32)
 
 
 def normal_map(spec, layer, mean, spread):
     """Draw a map normal over pixels: (ny, nx) float32."""
+    if spread == 0:
+        return np.full(spec.shape, mean, np.float32)
     return (mean + spread * stream(spec, layer).standard_normal(spec.shape)).astype(np.float32)
 
 
