@@ -18,6 +18,7 @@ from utils.application.plots import (
     panels_figure,
     pull_figure,
 )
+from utils.kernels.pieces import in_pieces
 
 TEMPERATURE = "temperature [°C]"
 
@@ -48,8 +49,13 @@ def chi2_map(chi2, degrees):
 
     chi2 : (ny, nx), chi-square by its degrees of freedom.   degrees : of freedom, one number or (ny, nx).
     """
-    counts = np.unique(np.asarray(degrees)[np.isfinite(degrees)].astype(np.int64), return_counts=True)
-    kinds = [(k, n) for k, n in zip(*counts, strict=True) if k > 0]
+    counts = np.zeros(1, np.int64)
+    for (piece,) in in_pieces(np.atleast_1d(degrees)):
+        known = np.maximum(piece[np.isfinite(piece)], 0).astype(np.intp)
+        found = np.bincount(known, minlength=counts.size)
+        found[: counts.size] += counts
+        counts = found
+    kinds = [(k, int(n)) for k, n in enumerate(counts) if k > 0 and n > 0]
     expected = None
     if kinds:
         total = sum(n for _, n in kinds)

@@ -148,22 +148,26 @@ def test_png_holds_the_pixels(shape, tmp_path):
     np.testing.assert_array_equal(np.rint(255 * imread(path)).astype(np.uint8), pixels[:, :, :3])
 
 
-@pytest.mark.parametrize("shape", [(7, 5), (512, 300), (1025, 513), (1024, 2048)])
-def test_shrink_averages_blocks(shape):
+@pytest.mark.parametrize("shape", [(7, 5), (512, 300), (1025, 513), (1024, 2048), (1543, 1539)])
+def test_small_maps_average_blocks(shape):
     image = RNG.normal(size=shape).astype(np.float32)
-    small, factor = figure_style.shrink(image)
+    found = figure_style.small_map(image)
+    small, factor = found.image, found.factor
     assert max(small.shape) <= figure_style.MAP_PIXELS
+    assert found.shape == shape
     assert factor == -(-max(shape) // figure_style.MAP_PIXELS)
-    for row, column in ((0, 0), (small.shape[0] - 1, small.shape[1] - 1)):
+    for row, column in ((0, 0), (5, -1), (small.shape[0] // 2, 3), (small.shape[0] - 1, small.shape[1] - 1)):
+        column %= small.shape[1]
         block = image[row * factor : (row + 1) * factor, column * factor : (column + 1) * factor]
         assert small[row, column] == pytest.approx(block.mean(dtype=np.float64), abs=1e-5)
 
 
-def test_shrink_leaves_nan_out_of_averages():
+def test_small_maps_leave_nan_out_of_averages():
     image = np.ones((1024, 1024))
     image[0, 0] = np.nan
     image[2:4, 2:4] = np.nan
-    small, factor = figure_style.shrink(image)
+    found = figure_style.small_map(image)
+    small, factor = found.image, found.factor
     assert factor == 2
     assert small[0, 0] == 1.0
     assert np.isnan(small[1, 1])

@@ -10,6 +10,7 @@ from utils.domain.bias_model import EQUATION, unusable
 from utils.domain.pixel_mask import read_pixel_mask
 from utils.errors import InputError
 from utils.fits_io.atomic import write_bytes, write_csv
+from utils.fits_io.mapped import drop_pages
 from utils.fits_io.naming import counted, label, unique_names
 from utils.fits_io.product_reader import view_planes
 from utils.fits_io.products import DQ, write_product
@@ -76,7 +77,8 @@ def _table(masters, model, ignored):
     temperatures = masters.temperatures
     enough = np.unique(temperatures).size > 2
     for rows, values, variances in masters.blocks():
-        values[:, ignored[rows].ravel()] = np.nan
+        if ignored[rows].any():
+            values[:, ignored[rows].ravel()] = np.nan
         a, b, var_a, var_b, cov = (
             plane[rows].ravel().astype(np.float64)
             for plane in (model.a, model.b, model.var_a, model.var_b, model.cov_ab)
@@ -143,34 +145,41 @@ def chosen_temperatures(count, plots):
 def _write_maps(config, record, masters, model, maps):
     """Pictures and FITS files of single temperatures."""
     pictured = chosen_temperatures(len(masters.paths), config.shared.plots)
-    wanted = range(len(masters.paths)) if config.save_eval_fits else pictured
     names = unique_names([label(t, 1) for t in masters.temperatures])
-    for index in wanted:
-        temperature = masters.temperatures[index]
-        real = masters.values[index].astype(np.float32) - np.float32(masters.shifts[index])
-        synthetic, uncert, dq = model.evaluate(temperature)
-        sigma = np.hypot(masters.sigmas[index].astype(np.float32), uncert)
-        pictures = {
-            "real_bias": (real, "adu"),
-            "synthetic_bias": (synthetic, "adu"),
-            "mae": (np.abs(synthetic - real), "adu"),
-            "mape": (evaluation.percentage_error(real, synthetic - real, sigma), "percent"),
-        }
+    for index, name in enumerate(names):
         if config.save_eval_fits:
-            for kind, (image, unit) in pictures.items():
-                path = record.claim(config.output_dir / EVALUATION / f"{kind}_{names[index]}C.fits")
-                write_product(
-                    path,
-                    image,
-                    prodtype=f"EVALUATION_{kind.upper()}",
-                    unit=unit,
-                    cards=_cards(masters.headers[index], model),
-                    dq=dq,
-                    inputs=_inputs(config, [masters.paths[index], *maps]),
-                )
-                record.add_product(path, f"EVALUATION_{kind.upper()}", temperature=float(temperature))
+            _write_fits(config, record, masters, model, maps, index, name)
         if index in pictured:
-            _draw_maps(record, config.output_dir / EVALUATION, pictures, temperature, names[index])
+            _draw_maps(record, config.output_dir / EVALUATION, masters, model, index, name)
+
+
+def _compared(masters, model, index, rows=slice(None)):
+    """Master and model of one temperature side by side, of some rows or all: kind -> float32 map [ADU or per cent]."""
+    real = masters.values[index][rows].astype(np.float32) - np.float32(masters.shifts[index])
+    synthetic, uncert, _ = model.evaluate(masters.temperatures[index], rows)
+    sigma = np.hypot(masters.sigmas[index][rows].astype(np.float32), uncert)
+    return {
+        "real_bias": real,
+        "synthetic_bias": synthetic,
+        "mae": np.abs(synthetic - real),
+        "mape": evaluation.percentage_error(real, synthetic - real, sigma),
+    }
+
+
+def _write_fits(config, record, masters, model, maps, index, name):
+    """Maps of one temperature as FITS."""
+    for kind, image in _compared(masters, model, index).items():
+        path = record.claim(config.output_dir / EVALUATION / f"{kind}_{name}C.fits")
+        write_product(
+            path,
+            image,
+            prodtype=f"EVALUATION_{kind.upper()}",
+            unit="percent" if kind == "mape" else "adu",
+            cards=_cards(masters.headers[index], model),
+            dq=model.dq,
+            inputs=_inputs(config, [masters.paths[index], *maps]),
+        )
+        record.add_product(path, f"EVALUATION_{kind.upper()}", temperature=float(masters.temperatures[index]))
 
 
 def _cards(master, model):
@@ -194,17 +203,22 @@ def _inputs(config, paths):
     ]
 
 
-def _draw_maps(record, folder, maps, temperature, name):
+def _draw_maps(record, folder, masters, model, index, name):
     from bias_pipeline import figures
-    from utils.application.figure_style import map_limits, png_bytes
+    from utils.application.figure_style import BlockMeans, map_limits, png_bytes
 
-    real, synthetic, mae, mape = (maps[kind][0] for kind in ("real_bias", "synthetic_bias", "mae", "mape"))
-    limits = map_limits(real)
+    means = {kind: BlockMeans(masters.shape) for kind in ("real_bias", "synthetic_bias", "mae", "mape")}
+    for rows in means["mae"].strips():
+        for kind, strip in _compared(masters, model, index, rows).items():
+            means[kind].add(strip)
+        drop_pages(masters.values[index][rows], masters.sigmas[index][rows])
+    maps = {kind: one.small() for kind, one in means.items()}
+    temperature, limits = masters.temperatures[index], map_limits(maps["real_bias"])
     drawn = {
-        "real_bias": figures.real_bias_map(real, temperature, limits),
-        "synthetic_bias": figures.synthetic_bias_map(synthetic, temperature, limits),
-        "mae": figures.mae_map(mae, temperature),
-        "mape": figures.mape_map(mape, temperature),
+        "real_bias": figures.real_bias_map(maps["real_bias"], temperature, limits),
+        "synthetic_bias": figures.synthetic_bias_map(maps["synthetic_bias"], temperature, limits),
+        "mae": figures.mae_map(maps["mae"], temperature),
+        "mape": figures.mape_map(maps["mape"], temperature),
     }
     for kind, figure in drawn.items():
         path = record.claim(folder / f"{kind}_{name}C.png")

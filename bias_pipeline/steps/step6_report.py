@@ -11,11 +11,14 @@ from utils.application.report import context_of, csv_table, write_report
 from utils.application.run_record import REPORT
 from utils.domain.bias_fit import open_masters
 from utils.fits_io.atomic import write_bytes
+from utils.fits_io.mapped import drop_pages
 from utils.fits_io.naming import label, unique_names
 from utils.fits_io.product_reader import view_planes
 from utils.fits_io.products import DQ
 
 FIGURES = "figures"
+SLOPES = 200_000
+"""Pixels, evenly spaced, among whose slopes a low, a middle and a high one are chosen."""
 KEY_NUMBERS = (
     "read noise (median pixel)",
     "a (median pixel)",
@@ -91,15 +94,15 @@ def _draw_masters(config, record):
         pictured = [len(masters.paths) // 2]
     for index in pictured:
         figure = figures.master_map(
-            np.asarray(masters.values[index], np.float32),
-            masters.temperatures[index],
-            masters.headers[index]["NCOMBINE"],
+            masters.values[index], masters.temperatures[index], masters.headers[index]["NCOMBINE"]
         )
+        drop_pages(masters.values[index])
         _plot(config, record, f"master_bias_{names[index]}C", figure, CAPTIONS["master_map"], section)
     noise = {product.path.name: product for product in record.products("READ_NOISE")}
     if "read_noise.fits" in noise:
         _, planes = view_planes(noise.pop("read_noise.fits").path)
-        figure = figures.read_noise_map(np.asarray(planes["PRIMARY"], np.float32))
+        figure = figures.read_noise_map(planes["PRIMARY"])
+        drop_pages(planes["PRIMARY"])
         _plot(config, record, "read_noise", figure, CAPTIONS["read_noise_map"], section)
     if len(noise) > 1:
         at = [product.facts["temperature"] for product in noise.values()]
@@ -142,19 +145,19 @@ def _draw_model(config, record):
     }
     maps = {kind: view_planes(paths[kind])[1] for kind in ("BIAS_A", "BIAS_B", "BIAS_COVARIANCE")}
     header = view_planes(paths["BIAS_A"])[0]
-    a, b = (np.asarray(maps[kind]["PRIMARY"], np.float32) for kind in ("BIAS_A", "BIAS_B"))
+    a, b = (maps[kind]["PRIMARY"] for kind in ("BIAS_A", "BIAS_B"))
     _plot(config, record, "a_map", figures.intercept_map(a), CAPTIONS["intercept_map"], section)
+    drop_pages(a)
     if header.get("BFIXED"):
         return
     _plot(config, record, "b_map", figures.slope_map(b), CAPTIONS["slope_map"], section)
     masters = open_masters([product.path for product in record.products("MASTER_BIAS")])
-    used = np.asarray(maps["BIAS_COVARIANCE"]["NUSED"])
+    used, chi2 = (maps["BIAS_COVARIANCE"][name] for name in ("NUSED", "CHI2_RED"))
     if used.max() > 2:
-        chi2 = np.asarray(maps["BIAS_COVARIANCE"]["CHI2_RED"], np.float32)
         _plot(config, record, "chi2_map", figures.chi2_map(chi2, used - 2), CAPTIONS["chi2_map"], section)
-    pixels = _example_pixels(
-        np.asarray(maps["BIAS_A"]["DQ"]), np.asarray(maps["BIAS_B"]["PRIMARY"], np.float32)
-    )
+        drop_pages(used, chi2)
+    pixels = _example_pixels(maps["BIAS_A"]["DQ"], b)
+    drop_pages(maps["BIAS_A"]["DQ"], b)
     at = tuple(np.array(pixels).T)
     values = np.array([plane[at] for plane in masters.values]) - masters.shifts[:, None]
     sigmas = np.array([plane[at] for plane in masters.sigmas])
@@ -172,15 +175,17 @@ def _draw_model(config, record):
 
 def _example_pixels(dq, b):
     """Four pixels for the picture of fits: of low, middle and high slope, and one that a line does not describe."""
-    good = np.flatnonzero((dq == 0).ravel() & np.isfinite(b).ravel())
+    shape, dq, b = dq.shape, dq.reshape(-1), b.reshape(-1)
+    some = np.arange(0, dq.size, dq.size // SLOPES | 1)
+    good = some[(dq[some] == 0) & np.isfinite(b[some])]
     if good.size == 0:
-        good = np.arange(dq.size)
-    order = good[np.argsort(b.ravel()[good], kind="stable")]
+        good = some
+    order = good[np.argsort(b[good], kind="stable")]
     chosen = [order[int(f * (order.size - 1))] for f in (0.05, 0.5, 0.95)]
     poor = np.flatnonzero((dq & DQ.UNRELIABLE_FIT) != 0)
     if poor.size:
         chosen.append(poor[poor.size // 2])
-    return [tuple(int(k) for k in np.unravel_index(p, dq.shape)) for p in dict.fromkeys(chosen)]
+    return [tuple(int(k) for k in np.unravel_index(p, shape)) for p in dict.fromkeys(chosen)]
 
 
 def _tables(config):

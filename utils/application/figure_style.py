@@ -7,12 +7,16 @@ import functools
 import gc
 import struct
 import zlib
+from dataclasses import dataclass
 
 import numpy as np
+
+from utils.kernels.pieces import in_pieces
 
 DPI = 120
 MAP_PIXELS = 512
 HISTOGRAM_BINS = 120
+_STRIP_PIXELS = 1 << 16
 
 BLUE, RED, GREEN, OCHRE, PURPLE, SKY, GREY = (
     "#0b5fa5",
@@ -81,11 +85,14 @@ def styled(function):
 @styled
 def png_bytes(figure):
     """Render `figure` to PNG; the same figure gives the same bytes."""
+    from matplotlib.backend_bases import FigureCanvasBase
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
-    return encode_png(np.asarray(canvas.buffer_rgba()), round(figure.dpi))
+    content = encode_png(np.asarray(canvas.buffer_rgba()), round(figure.dpi))
+    figure.set_canvas(FigureCanvasBase(figure))  # the pixels are not kept with the figure
+    return content
 
 
 def encode_png(pixels, dpi=DPI):
@@ -184,29 +191,78 @@ def robust_limits(values, low=0.5, high=99.5, symmetric=False):
     return bottom, top
 
 
-def shrink(image, most=MAP_PIXELS):
-    """Average blocks of f x f pixels so that no side is longer than `most`; returns (image, f).
+@dataclass(frozen=True, eq=False)
+class SmallMap:
+    """A map as it is drawn.  image : float32, averages of blocks of factor x factor pixels.  shape : (ny, nx) before."""
 
-    NaN is left out of an average; a block without any finite pixel is NaN.  Blocks at the far edges may be
-    smaller.
+    image: np.ndarray
+    factor: int
+    shape: tuple
+
+
+class BlockMeans:
+    """Averages of blocks of f x f pixels of a map that comes in strips of rows: no side is longer than ``most`` then.
+
+    shape : (ny, nx) of the map.  NaN is left out of an average; a block without any finite pixel is NaN.  Blocks at
+    the far edges may be smaller.  strip : rows of a strip; they come in order, only the last may be shorter.
     """
+
+    def __init__(self, shape, most=MAP_PIXELS):
+        self.shape = tuple(shape)
+        self.factor = max(1, -(-max(self.shape) // most))
+        self.strip = self.factor * max(1, _STRIP_PIXELS // (self.factor * self.shape[1]))
+        self._image = np.empty([-(-size // self.factor) for size in self.shape], np.float32)
+        self._rows = 0
+
+    def strips(self):
+        """Slices of rows that make up the map."""
+        return [slice(first, first + self.strip) for first in range(0, self.shape[0], self.strip)]
+
+    def add(self, strip):
+        """Add the next rows, (at most self.strip, nx)."""
+        values = np.asarray(strip, dtype=np.float32)
+        first, f = self._rows // self.factor, self.factor
+        target = self._image[first : first - (-len(values) // f)]
+        self._rows += len(values)
+        if f == 1:
+            target[:] = values
+            return
+        good = np.isfinite(values)
+        if good.all():
+            counts = np.outer(*(np.diff([*range(0, size, f), size]) for size in values.shape))
+            np.divide(_block_sums(values, f), counts, out=target, casting="same_kind")
+            return
+        counts = _block_sums(good.astype(np.float32), f)
+        total = _block_sums(np.where(good, values, np.float32(0)), f)
+        target[:] = np.where(counts > 0, total / np.maximum(counts, 1), np.float32(np.nan))
+
+    def small(self):
+        """Return the `SmallMap`, once all rows are in."""
+        return SmallMap(self._image, self.factor, self.shape)
+
+
+def _block_sums(values, factor):
+    """Sums of blocks of factor x factor, those at the far edges smaller; sliced sums are quicker than np.add.reduceat."""
+    for _ in range(2):  # rows, then columns
+        whole = len(values) // factor * factor
+        sums = np.zeros((-(-len(values) // factor), values.shape[1]), np.float32)
+        for offset in range(factor):
+            sums[: whole // factor] += values[offset:whole:factor]
+        if whole < len(values):
+            sums[-1] = values[whole:].sum(axis=0)
+        values = sums.T
+    return values
+
+
+def small_map(image):
+    """Return the `SmallMap` of a map (ny, nx); one that is small already as it is."""
+    if isinstance(image, SmallMap):
+        return image
     image = np.asarray(image)
-    factor = -(-max(image.shape) // most)
-    if factor <= 1:
-        return image.astype(np.float32), 1
-    starts = [np.arange(0, size, factor) for size in image.shape]
-
-    def block_sums(values):
-        return np.add.reduceat(np.add.reduceat(values, starts[0], axis=0), starts[1], axis=1)
-
-    values = image.astype(np.float32)
-    good = np.isfinite(values)
-    if good.all():
-        counts = np.outer(*(np.diff([*start, size]) for start, size in zip(starts, image.shape, strict=True)))
-        return block_sums(values) / counts.astype(np.float32), factor
-    counts = block_sums(good.astype(np.float32))
-    total = block_sums(np.where(good, values, np.float32(0)))
-    return np.where(counts > 0, total / np.maximum(counts, 1), np.float32(np.nan)), factor
+    means = BlockMeans(image.shape)
+    for rows in means.strips():
+        means.add(image[rows])
+    return means.small()
 
 
 def map_limits(image, symmetric=False, floor=None):
@@ -215,18 +271,31 @@ def map_limits(image, symmetric=False, floor=None):
     Averaging for the screen lowers the noise, so the limits are those of the averages: what is seen is what
     the map can tell at that scale.   floor : fixed lower limit.
     """
-    low, high = robust_limits(shrink(image)[0], symmetric=symmetric)
+    low, high = robust_limits(small_map(image).image, symmetric=symmetric)
     return (low, high) if floor is None else (floor, max(high, floor + 1e-12))
 
 
 def count_histogram(values, low, high, bins=HISTOGRAM_BINS):
     """Count values in equal bins; returns (counts, edges, finite values beyond the bins)."""
-    flat = np.asarray(values, dtype=np.float32).reshape(-1)
-    inside = flat[(flat >= low) & (flat <= high)]
-    # bincount of scaled values is several times quicker than np.histogram on millions of pixels.
-    index = ((inside - np.float32(low)) * np.float32(bins / (high - low))).astype(np.int32)
-    counts = np.bincount(np.clip(index, 0, bins - 1), minlength=bins)
-    return counts, np.linspace(low, high, bins + 1), int(np.isfinite(flat).sum()) - inside.size
+    counts, finite = np.zeros(bins + 2, np.int64), 0
+    low32 = np.float32(low)
+    # A value at the upper limit belongs to the last bin.
+    scale = np.float32((1 - 1e-6) * bins / (high - low))
+    for (piece,) in in_pieces(np.ascontiguousarray(values)):
+        flat = piece.astype(np.float32)
+        good = np.isfinite(flat)
+        whole = np.count_nonzero(good)
+        finite += whole
+        if whole < flat.size:
+            flat = flat[good]
+        flat -= low32
+        flat *= scale
+        flat += np.float32(1)
+        # bincount of scaled values is several times quicker than np.histogram on millions of pixels.
+        np.clip(flat, 0, bins + 1, out=flat)
+        counts += np.bincount(flat.astype(np.intp), minlength=bins + 2)
+    inside = counts[1:-1]
+    return inside, np.linspace(low, high, bins + 1), finite - int(inside.sum())
 
 
 def robust_scale(values):

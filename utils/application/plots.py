@@ -2,7 +2,8 @@
 
 Drawing must not dominate a run: a figure has as few axes as it can (each costs about 25 ms), fixed places
 instead of a layout engine, and maps are averaged to at most 512 pixels on a side before they are drawn.
-Medians and spreads quoted in a figure are those of a regular sample of 200 000 pixels.
+Maps may be mapped files: they are read in pieces, never copied whole.  Medians and spreads quoted in a figure are
+those of a regular sample of 200 000 pixels.
 """
 
 from dataclasses import dataclass
@@ -25,7 +26,8 @@ from utils.application.figure_style import (
     place,
     robust_limits,
     robust_scale,
-    shrink,
+    sample,
+    small_map,
     styled,
 )
 
@@ -60,16 +62,22 @@ class Panel:
 
 
 def show_map(axes, image, *, limits, cmap, symmetric=False, floor=None):
-    """Draw `image` with row 0 at the bottom, as DS9 does, NaN grey; returns the colour limits."""
+    """Draw `image`, an array or a `SmallMap`, with row 0 at the bottom, as DS9 does, NaN grey; returns the limits."""
     import matplotlib
 
-    small, factor = shrink(image)
+    small = small_map(image)
     limits = limits or map_limits(small, symmetric=symmetric, floor=floor)
-    rows, columns = np.shape(image)
-    covered = (-0.5, small.shape[1] * factor - 0.5, -0.5, small.shape[0] * factor - 0.5)
+    factor, (rows, columns) = small.factor, small.shape
+    covered = (-0.5, small.image.shape[1] * factor - 0.5, -0.5, small.image.shape[0] * factor - 0.5)
     colours = matplotlib.colormaps[cmap].with_extremes(bad="#b9bdc4")
     axes.imshow(
-        small, cmap=colours, vmin=limits[0], vmax=limits[1], origin="lower", extent=covered, aspect="auto"
+        small.image,
+        cmap=colours,
+        vmin=limits[0],
+        vmax=limits[1],
+        origin="lower",
+        extent=covered,
+        aspect="auto",
     )
     axes.set(xlim=(-0.5, columns - 0.5), ylim=(-0.5, rows - 0.5), ylabel="row [pixel]")
     axes.set_xlabel("column [pixel]" + (f", shown as means of {factor} × {factor}" if factor > 1 else ""))
@@ -108,11 +116,11 @@ def _number(value):
 def map_figure(image, *, label, title, limits=None, symmetric=False, floor=None, cmap=None):
     """One map with a colour bar.
 
-    image : (ny, nx).   label : what the colours are, with unit.
+    image : (ny, nx), or a `figure_style.SmallMap`.   label : what the colours are, with unit.
     limits : (low, high) of the colours, else those of `map_limits` with `symmetric` and `floor`.
     """
     cmap = cmap or (DIFFERENCES if symmetric else LEVELS)
-    width, height = _map_box(np.shape(image), 2.72, 2.72)  # two fit side by side in a report
+    width, height = _map_box(image.shape, 2.72, 2.72)  # two fit side by side in a report
     figure = new_figure(width + 1.7, height + 0.85)
     axes = place(figure, 0.65, 0.48, width, height)
     limits = show_map(axes, image, limits=limits, cmap=cmap, symmetric=symmetric, floor=floor)
@@ -136,7 +144,7 @@ def map_with_histogram(
     expected : (density, name), the expected probability density of the values, drawn over the histogram.
     """
     cmap = cmap or (DIFFERENCES if symmetric else LEVELS)
-    width, height = _map_box(np.shape(image), 3.6, 2.8)
+    width, height = _map_box(image.shape, 3.6, 2.8)
     total_width, total_height = 8.4, max(height, 2.0) + 0.85
     figure = new_figure(total_width, total_height)
     axes = place(figure, 0.62, total_height - 0.37 - height, width, height)
@@ -147,9 +155,10 @@ def map_with_histogram(
     strip = place(figure, left, 0.48, total_width - left - 0.2, 0.11)
     histogram = place(figure, left, 0.59, total_width - left - 0.2, total_height - 0.59 - 0.37)
     # A few wild pixels must not squeeze all others into one bin: they are counted, not shown.
-    inner = robust_limits(image)
+    some = sample(image)
+    inner = robust_limits(some)
     room = 1.5 * (inner[1] - inner[0])
-    low, high = robust_limits(image, 0.02, 99.98)
+    low, high = robust_limits(some, 0.02, 99.98)
     low = min(max(low, inner[0] - room), limits[0])
     high = max(min(high, inner[1] + room), limits[1])
     counts, edges, outside = count_histogram(image, low, high)
@@ -167,7 +176,7 @@ def map_with_histogram(
     logarithmic(histogram, counts, 2.0)
     histogram.set(xlim=(low, high), ylabel="pixels")
     histogram.xaxis.set_visible(False)
-    median, scale = robust_scale(image)
+    median, scale = robust_scale(some)
     share = 100 * outside / finite if finite else 0.0
     note = f"median {_number(median)}, robust std {_number(scale)}, beyond the axis {share:.2g} %"
     histogram.set_title(note, size=7.5, weight="normal", color="#333840")

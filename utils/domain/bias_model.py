@@ -90,11 +90,12 @@ class BiasModel:
         """Return True when the temperature [degC] lies outside the fitted range by more than a group's tolerance."""
         return not self.t_min - self.tolerance <= temperature <= self.t_max + self.tolerance
 
-    def evaluate(self, temperature):
-        """Bias at a temperature [degC]: value (ny, nx) [ADU], 1 sigma [ADU] and dq (int16)."""
+    def evaluate(self, temperature, rows=slice(None)):
+        """Bias at a temperature [degC], of some rows or all: value (ny, nx) [ADU], 1 sigma [ADU] and dq (int16)."""
         t = float(temperature)
-        value, sigma = np.empty_like(self.a), np.empty_like(self.a)
-        planes = (self.a, self.b, self.var_a, self.var_b, self.cov_ab, value, sigma)
+        maps = [plane[rows] for plane in (self.a, self.b, self.var_a, self.var_b, self.cov_ab)]
+        value, sigma = np.empty_like(maps[0]), np.empty_like(maps[0])
+        planes = (*maps, value, sigma)
         for a, b, var_a, var_b, cov, level, error in in_pieces(*planes):
             np.add(a, b * np.float32(t), out=level)
             # In float64: the terms cancel far from 0 degC.
@@ -102,7 +103,7 @@ class BiasModel:
             if not self.fixed_slope:
                 variance += (2.0 * t) * cov.astype(np.float64) + (t * t) * var_b
             np.sqrt(np.maximum(variance, 0.0), out=error, casting="same_kind")
-        return value, sigma, self.dq
+        return value, sigma, self.dq[rows]
 
 
 def _open(path, kind, *needed):
