@@ -3,14 +3,20 @@
 import numpy as np
 
 from dark_pipeline.captions import CAPTIONS
+from dark_pipeline.comparison import percent_error, real_rate, sample_of
 from utils.fits_io.atomic import write_bytes
+from utils.fits_io.mapped import drop_pages
 from utils.fits_io.naming import label
-from utils.fits_io.products import DQ
-from utils.kernels import evaluation
 from utils.kernels import groups as grouping
 
 HEAD = ("Temperature (°C)", "Exposure (s)", "MAE [ADU/s]", "MAPE [%]")
-_UNUSABLE = int(DQ.SATURATED | DQ.NO_DATA | DQ.DO_NOT_USE)
+CLASSES = (
+    ("all", (0.0, np.inf), "all pixels"),
+    ("mape_less_100", (0.0, 100.0), "below 100 %"),
+    ("mape_100_200", (100.0, 200.0), "100 to 200 %"),
+    ("mape_over_200", (200.0, np.inf), "above 200 %"),
+)
+"""Classes of pixels by the error of the 1-D model [%]: name, limits, in words."""
 
 
 def draw(record, path, figure, caption, section):
@@ -24,45 +30,43 @@ def draw(record, path, figure, caption, section):
 
 def median_rates(maps):
     """Median rate of each map and its error, of a regular sample of pixels: (n,), (n,) [ADU/s]."""
-    step = max(1, maps.rates[0].size // 200000)
+    where = sample_of(maps.rates[0].size)
     rates, errors = [], []
-    for plane, dq in zip(maps.rates, maps.dqs, strict=True):
-        values = plane.reshape(-1)[::step][(dq.reshape(-1)[::step] & _UNUSABLE) == 0].astype(np.float64)
+    for index in range(len(maps.paths)):
+        values = real_rate(maps, index, where).astype(np.float64)
         values = values[np.isfinite(values)]
         rates.append(np.median(values) if values.size else np.nan)
         spread = 1.4826 * np.median(np.abs(values - rates[-1])) if values.size else np.nan
         errors.append(1.2533 * spread / np.sqrt(max(1, values.size)))
+        drop_pages(maps.rates[index], maps.dqs[index])
     return np.array(rates), np.array(errors)
 
 
-def draw_1d(config, record, folder, maps, model, rows):
+def draw_1d(config, record, folder, maps, model):
     """Pictures of the 1-D model of one exposure, in exp_*/."""
     from dark_pipeline import figures
+    from utils.application.figure_style import BlockMeans
 
     section, out = "Evaluation", config.output_dir / folder
     rates, errors = median_rates(maps)
-    fitted = median_of(model, maps)
+    fitted = median_of(model)
     exposure = float(maps.exposure.mean())
     figure = figures.against_temperature(
         [(exposure, maps.temperature, rates, errors)], lambda t, e: fitted(t, 1.0)
     )
     draw(record, out / "dark_current_vs_temperature.png", figure, "dark_current_vs_temperature", section)
     hottest = int(np.argmax(maps.temperature))
-    real = _real(maps, hottest)
-    synthetic, sigma, _ = model.evaluate(float(maps.temperature[hottest]), 1.0)
-    percent = evaluation.percentage_error(real, synthetic - real, sigma)
+    percent = percent_error(maps, hottest, model, config.shared.jobs)
     at = f"{label(maps.temperature[hottest], 1)} °C, {exposure:g} s"
-    for name, low, high, words in (
-        ("all", -1.0, np.inf, "all pixels"),
-        ("mape_less_100", -1.0, 100.0, "below 100 %"),
-        ("mape_100_200", 100.0, 200.0, "100 to 200 %"),
-        ("mape_over_200", 200.0, np.inf, "above 200 %"),
-    ):
-        with np.errstate(invalid="ignore"):
-            inside = (percent >= low) & (percent < high) if high < np.inf else percent >= low
-        image = np.where(inside, percent, np.nan)
-        share = 100.0 * np.count_nonzero(inside) / percent.size
-        figure = figures.error_map(image, f"{at}: {words} ({share:.3g} % of the pixels)")
+    for name, (low, high), words in CLASSES:
+        means, count = BlockMeans(percent.shape), 0
+        for rows in means.strips():
+            with np.errstate(invalid="ignore"):
+                inside = (percent[rows] >= low) & (percent[rows] < high)
+            means.add(np.where(inside, percent[rows], np.float32(np.nan)))
+            count += np.count_nonzero(inside)
+        title = f"{at}: {words} ({100.0 * count / percent.size:.3g} % of the pixels)"
+        figure = figures.error_map(means.small(), title)
         draw(record, out / f"model_evaluation_masks_{name}.png", figure, f"masks_{name}", section)
 
 
@@ -92,47 +96,43 @@ def draw_2d(config, record, maps, model, rows):
     count = len(maps.paths)
     order = np.lexsort((maps.exposure, maps.temperature))
     chosen = order if config.shared.plots == "all" else order[sorted({0, count // 2, count - 1})]
+    where = sample_of(maps.rates[0].size)
     for index in chosen:
         temperature, exposure = float(maps.temperature[index]), float(maps.exposure[index])
-        real = _real(maps, index)
-        synthetic = model.evaluate(temperature, exposure)[0] + np.float32(model.offset / exposure)
+        shift = np.float32(model.offset / exposure)
         name = f"T{label(temperature, 1, 'p')}_E{_point(exposure)}"
-        folder = out / "plots_2d_comparison"
-        draw(
-            record,
-            folder / f"scatter_{name}.png",
-            figures.scatter(real, synthetic, temperature, exposure),
-            "scatter",
-            section,
-        )
-        figure = figures.line_compare(real, synthetic, temperature, exposure)
-        draw(record, folder / f"line_compare_{name}.png", figure, "line_compare", section)
+        for kind, function, pixels in (
+            ("scatter", figures.scatter, np.union1d(where, brightest(maps, index))),
+            ("line_compare", figures.line_compare, where),
+        ):
+            real = real_rate(maps, index, pixels)
+            synthetic = model.at(pixels, temperature, exposure)[0] + shift
+            path = out / "plots_2d_comparison" / f"{kind}_{name}.png"
+            draw(record, path, function(real, synthetic, temperature, exposure), kind, section)
 
 
 def _point(exposure):
     return label(exposure, 1, "p") if exposure >= 0.1 else f"{exposure:g}".replace(".", "p")
 
 
-def _real(maps, index):
-    """One map as measured, NaN where it is not usable."""
-    rate = np.asarray(maps.rates[index], np.float32)
-    return np.where((np.asarray(maps.dqs[index]) & _UNUSABLE) == 0, rate, np.float32(np.nan))
+def brightest(maps, index, count=100):
+    """Flat indices of the brightest usable pixels of a map."""
+    rate = np.nan_to_num(real_rate(maps, index, slice(None)), nan=-np.inf)
+    return np.argpartition(rate, -min(count, rate.size))[-count:]
 
 
-def median_of(model, maps):
+def median_of(model):
     """Return the function (T, t) -> median rate of the model over a regular sample of usable pixels."""
     size = model.dq.size
-    step = max(1, size // 50000)
-    params = model.params.reshape(3, -1)[:, ::step].astype(np.float64)
+    where = np.arange(0, size, size // 50_000 | 1)
+    a, b, gamma = model.parameters(where)
+    params = np.stack([a, b, np.zeros_like(a) if gamma is None else gamma]).astype(np.float64)
     params = params[:, np.isfinite(params).all(axis=0)]
 
     def at(temperature, exposure):
         if params.shape[1] == 0:
             return np.nan
-        return float(
-            np.median(
-                params[0] * np.exp(params[1] * (temperature - model.t_min) + params[2] * np.log(exposure))
-            )
-        )
+        power = params[1] * (temperature - model.t_min) + params[2] * np.log(exposure)
+        return float(np.median(params[0] * np.exp(power)))
 
     return at

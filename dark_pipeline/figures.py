@@ -159,11 +159,11 @@ def heat(values, temperatures, exposures, label, title, log=False):
 
 
 def scatter(real, synthetic, temperature, exposure):
-    """Model against map, pixel by pixel (a regular sample and the brightest)."""
+    """Model against map, pixel by pixel: a regular sample and the brightest; real, synthetic (m,)."""
     good = np.flatnonzero(np.isfinite(real) & np.isfinite(synthetic))
-    order = good[np.argsort(synthetic.ravel()[good])]
-    pick = np.union1d(order[:: max(1, order.size // SHOWN)], order[-100:])
-    x, y = synthetic.ravel()[pick], real.ravel()[pick]
+    bright = good[np.argsort(real[good])[-100:]]
+    pick = np.union1d(good[:: good.size // SHOWN | 1], bright)
+    x, y = synthetic[pick], real[pick]
     span = np.array([x.min(), x.max()]) if x.size else np.array([0.0, 1.0])
     series = (
         Series(x, y, label="pixels", colour=BLUE, marker="."),

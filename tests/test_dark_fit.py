@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from utils.kernels import dark_fit, dark_levels, dark_noise, dark_population
+from utils.kernels import dark_fit, dark_law, dark_levels, dark_noise, dark_population
 
 T = np.repeat([-10.0, 0.0, 10.0], 4)
 E = np.tile([1.0, 10.0, 60.0, 200.0], 3)
@@ -33,7 +33,7 @@ def fit(signal, design, bias=None, prior=None):
 @pytest.mark.parametrize("bias_sigma", [0.0, 0.5])
 def test_parameters_and_their_errors(bias_sigma):
     signal, design, bias, (a, b, gamma) = made(4000, 1, bias_sigma=bias_sigma)
-    params, cov = dark_fit.at_reference(fit(signal, design, bias), design, 0.0)
+    params, cov = dark_law.at_reference(fit(signal, design, bias), design, 0.0)
     for value, true, variance in zip(params, (a, b, gamma), cov[[0, 3, 5]], strict=True):
         pull = (value - true) / np.sqrt(variance)
         # 4000 pixels: the width is known to 1.1 %, the mean to 1.6 % of a sigma; the wide prior adds some per cent.
@@ -88,8 +88,8 @@ def test_support_of_the_sensor_earns_its_keep():
     true = 0.05 * np.exp(5 * b + gamma * np.log(30.0))
     errors = []
     for one in (free, helped):
-        params, cov = dark_fit.at_reference(one, design, 0.0)
-        value, sigma = dark_fit.rate(params, cov, 5.0, 30.0)
+        params, cov = dark_law.at_reference(one, design, 0.0)
+        value, sigma = dark_law.rate(params, cov, 5.0, 30.0)
         errors.append(np.std(value - true))
         assert abs(np.std((value - true) / sigma) - 1.0) < 0.07
     assert errors[1] < 0.8 * errors[0]

@@ -5,18 +5,17 @@ import math
 import numpy as np
 
 from dark_pipeline import evaluation_pictures as pictures
+from dark_pipeline.comparison import all_in_sample, bias_variance
 from dark_pipeline.products import MODEL_1D, MODEL_2D, folders_of, open_dark_maps
 from utils.domain.dark_maps import fit_all, offset_can_be_told, sampled, sensor_of
 from utils.domain.dark_model import DarkModel
 from utils.errors import InputError
 from utils.fits_io.atomic import write_csv
 from utils.fits_io.naming import counted
-from utils.fits_io.products import DQ
-from utils.kernels import dark_fit, evaluation
+from utils.kernels import dark_law, evaluation
 from utils.kernels import groups as grouping
 
 SUMMARY_1D, SUMMARY_2D = "evaluation_model_1d_summary.csv", "evaluation_model_2d_summary.csv"
-IGNORED = int(DQ.SATURATED | DQ.NO_DATA | DQ.DO_NOT_USE)
 TRUSTED_CHI2 = 1.5
 """Extrapolation counts as trusted while the left-out ends stay below this reduced chi-square."""
 _METRICS = ("rmse", "mean_error", "chi2_red", "within_3sigma", "pixels", "excluded")
@@ -56,10 +55,9 @@ def run_1d(config, context):
                 continue
             some = maps.subset(np.sort(member))
             model = _matching(DarkModel.load(folder), some)
-            table = [_in_sample(some, index, model, two=False) for index in range(len(some.paths))]
-            rows += table
+            rows += _rows(some, all_in_sample(some, model, two=False, jobs=config.shared.jobs))
             if config.shared.plots != "none":
-                pictures.draw_1d(config, record, name, some, model, table)
+                pictures.draw_1d(config, record, name, some, model)
         path = record.claim(config.output_dir / SUMMARY_1D)
         write_csv(path, rows, (*HEAD, *_METRICS, "dark_real", "dark_synthetic", "frames"))
         record.add_product(path, "EVALUATION_SUMMARY")
@@ -82,7 +80,7 @@ def run_2d(config, context):
         record.products("DARK_A_2D", made_by="--mode full or fit_2d_model")
         maps, bright, _ = open_dark_maps(config, record)
         model = _matching(DarkModel.load(config.output_dir / MODEL_2D), maps)
-        rows = [_in_sample(maps, index, model, two=True) for index in range(len(maps.paths))]
+        rows = _rows(maps, all_in_sample(maps, model, two=True, jobs=config.shared.jobs))
         temperatures = grouping.group_by_gap(maps.temperature, float(maps.headers[0].get("TTOL", 0.5)))
         _leave_out(maps, bright, temperatures, rows, "T", maps.temperature)
         _leave_out(maps, bright, maps.by_exposure(), rows, "t", maps.exposure)
@@ -104,37 +102,15 @@ def _matching(model, maps):
     return model
 
 
-def _in_sample(maps, index, model, *, two):
-    """Metrics of one map against the model that it helped to fit."""
-    temperature, exposure = float(maps.temperature[index]), float(maps.exposure[index])
-    real = np.asarray(maps.rates[index], np.float32)
-    usable = (np.asarray(maps.dqs[index]) & IGNORED) == 0
-    synthetic, sigma, _ = model.evaluate(temperature, exposure if two else 1.0)
-    # The maps hold the offset that the fit took out.
-    shift = model.offset / exposure if two else 0.0
-    residual = real - synthetic - np.float32(shift)
-    error = _map_sigma(maps, index, synthetic, exposure)
-    # A residual of the fit's own data scatters less than the datum, by the variance of the fit.
-    own = np.sqrt(np.maximum(np.square(error) - np.square(sigma), 0.05 * np.square(error)))
-    comparison = evaluation.Comparison()
-    comparison.add(real[usable], residual[usable], own[usable])
-    metrics = comparison.metrics()
-    row = {HEAD[0]: temperature, HEAD[1]: exposure, HEAD[2]: metrics["mae"], HEAD[3]: metrics["mape"]}
-    row |= {name: metrics[name] for name in _METRICS}
-    row["dark_real"] = float(np.median(real[usable])) if usable.any() else math.nan
-    row["dark_synthetic"] = float(np.median(synthetic[usable])) if usable.any() else math.nan
-    row["frames"] = int(maps.headers[index]["NCOMBINE"])
-    return row
-
-
-def _map_sigma(maps, index, synthetic, exposure):
-    """1 sigma of a map [ADU/s] from the noise of the model's signal, and its bias."""
-    base = maps.read_variance
-    signal = np.maximum(synthetic * np.float32(exposure), 0.0)
-    variance = (base + np.float32(maps.inverse_gain) * signal) / np.float32(maps.frames[index])
-    if maps.bias is not None:
-        variance = variance + np.square(maps.bias.evaluate(maps.temperature[index])[1])
-    return np.sqrt(variance) / np.float32(exposure)
+def _rows(maps, found):
+    """Rows of the table from the metrics of the maps."""
+    rows = []
+    for index, metrics in enumerate(found):
+        row = {HEAD[0]: float(maps.temperature[index]), HEAD[1]: float(maps.exposure[index])}
+        row |= {HEAD[2]: metrics["mae"], HEAD[3]: metrics["mape"]}
+        row |= {name: metrics[name] for name in (*_METRICS, "dark_real", "dark_synthetic")}
+        rows.append(row | {"frames": int(maps.headers[index]["NCOMBINE"])})
+    return rows
 
 
 def _leave_out(maps, bright, members, rows, letter, values):
@@ -156,17 +132,14 @@ def _leave_out(maps, bright, members, rows, letter, values):
         t_min = float(rest.temperature.min())
         fit = fit_all(rest, law, bright, t_min, where=where)
         mine = maps.subset(np.sort(member))
-        signal, read, bias = mine.signal(where), mine.noise(where), mine.bias_error(where)
+        signal, read = mine.signal(where), mine.noise(where)
         extreme = bool(np.any(np.isin(values[member], ends)))
         for place, index in enumerate(np.sort(member)):
             t, e = float(mine.temperature[place]), float(mine.exposure[place])
-            predicted, sigma = dark_fit.rate(fit.params, fit.cov.astype(np.float64), t - t_min, e)
+            predicted, sigma = dark_law.rate(fit.params, fit.cov.astype(np.float64), t - t_min, e)
             real = (signal[place] - float(np.mean(law.offset))) / e
             variance = (read + mine.inverse_gain * np.maximum(predicted * e, 0.0)) / mine.frames[place]
-            if bias is not None:
-                variance = variance + bias.var_a
-                if bias.var_b is not None:
-                    variance = variance + 2 * t * bias.cov_ab + t * t * bias.var_b
+            variance = variance + bias_variance(mine, place, where)
             one = evaluation.Comparison()
             one.add(real, real - predicted, np.sqrt(variance / e**2 + sigma**2))
             metrics = one.metrics()

@@ -89,7 +89,7 @@ def _draw_model(config, record, maps):
     section, folder = SECTIONS[1][0], config.output_dir / FIGURES
     model = DarkModel.load(config.output_dir / MODEL_2D)
     rates, errors = median_rates(maps)
-    fitted = median_of(model, maps)
+    fitted = median_of(model)
     groups = []
     for member in maps.by_exposure():
         member = np.sort(member)

@@ -8,9 +8,10 @@ import numpy as np
 
 from utils.domain.bias_model import BiasModel
 from utils.errors import InputError
+from utils.fits_io.mapped import drop_pages
 from utils.fits_io.product_reader import view_planes
 from utils.fits_io.products import DQ
-from utils.kernels import dark_fit, dark_sensor
+from utils.kernels import dark_fit, dark_law, dark_sensor
 from utils.kernels import groups as grouping
 
 BLOCK = 16384
@@ -69,6 +70,8 @@ class DarkMaps:
         for row, plane, dq, t in zip(out, self.rates, self.dqs, self.exposure, strict=True):
             np.multiply(plane.reshape(-1)[where], np.float32(t), out=row)
             row[(dq.reshape(-1)[where] & NOT_FITTED) != 0] = np.nan
+            part = where if isinstance(where, slice) else slice(None)
+            drop_pages(plane.reshape(-1)[part], dq.reshape(-1)[part])
         return out
 
     def noise(self, where):
@@ -205,7 +208,7 @@ def fit_all(maps, law, bright, t_min, *, where=None, jobs=1, progress=None):
         fit = fit_block(
             signal, maps.noise(pixels), law, flags[pixels], maps.inverse_gain, maps.bias_error(pixels)
         )
-        params, cov = dark_fit.at_reference(fit, law.design, t_min)
+        params, cov = dark_law.at_reference(fit, law.design, t_min)
         out.params[:, part], out.cov[:, part] = params, cov
         degrees = np.maximum(fit.n_used - fit.parameters, 0.5)
         reduced = fit.chi2 / degrees

@@ -7,8 +7,10 @@ from pathlib import Path
 import numpy as np
 
 from utils.errors import InputError
-from utils.fits_io.product_reader import read_plane, read_product
-from utils.kernels import dark_fit
+from utils.fits_io.mapped import drop_pages, native
+from utils.fits_io.product_reader import view_planes
+from utils.kernels import dark_law
+from utils.kernels.pieces import PIECE
 
 MAPS_1D = ("A_map.fits", "B_map.fits", "AB_covariance.fits")
 MAPS_2D = ("A_map_2D.fits", "B_map_2D.fits", "GAMMA_map_2D.fits", "covariance_2D.fits")
@@ -21,20 +23,21 @@ HOT_MAP, SUMMARY_2D, GLOBAL_1D, GLOBAL_2D = (
 EQUATION_1D = "rate(T) = A * exp(B * (T - T_MIN))"
 EQUATION_2D = "rate(T, t) = A * t**GAMMA * exp(B * (T - T_MIN))"
 KELVIN = 273.15
-_BLOCK = 1 << 16
 
 
 @dataclass(frozen=True, eq=False)
 class DarkModel:
-    """Maps of the model.
+    """Maps of the model, mapped from their files and read block by block.
 
-    params (3, ny, nx) float32: A [ADU/s] at T_MIN and 1 s, B [1/K], gamma.  cov (6, ny, nx): AA AB AG BB BG GG.
+    params : A [ADU/s] at T_MIN and 1 s, B [1/K], gamma.  sigmas : their 1 sigma.  mixed : cov(A, B), cov(A, gamma),
+    cov(B, gamma).  Each (ny, nx) in the order of the file, or None for gamma of a 1-D model.
     dq (ny, nx) int16.  t_min, t_max [degC], e_min, e_max [s] : fitted range.  tolerance [degC] : half width of a group.
     offset [ADU] : level of darks above bias, taken out before the fit.  header : cards of the A map.  paths : files.
     """
 
-    params: np.ndarray
-    cov: np.ndarray
+    params: tuple
+    sigmas: tuple
+    mixed: tuple
     dq: np.ndarray
     t_min: float
     t_max: float
@@ -47,7 +50,7 @@ class DarkModel:
 
     @classmethod
     def load(cls, folder):
-        """Read the 2-D model (A_map_2D.fits ...) of a folder, else the 1-D model (A_map.fits ...).
+        """Open the 2-D model (A_map_2D.fits ...) of a folder, else the 1-D model (A_map.fits ...).
 
         Raises InputError for a missing, foreign or mismatching map.
         """
@@ -58,33 +61,31 @@ class DarkModel:
         paths = tuple(folder / name for name in (MAPS_2D if two else MAPS_1D))
         suffix = "_2D" if two else ""
         kinds = ("DARK_A", "DARK_B", "DARK_GAMMA") if two else ("DARK_A", "DARK_B")
-        maps = [read_product(path, expect=kind + suffix) for path, kind in zip(paths, kinds, strict=False)]
-        cross = read_product(paths[-1], expect="DARK_COVARIANCE" + suffix)
-        first = maps[0]
-        for other in (*maps[1:], cross):
-            if other.data.shape != first.data.shape:
+        opened = [
+            _open(path, kind + suffix, "UNCERT", "DQ") for path, kind in zip(paths, kinds, strict=False)
+        ]
+        further = ("COV_AG", "COV_BG") if two else ()
+        opened.append(_open(paths[-1], "DARK_COVARIANCE" + suffix, *further))
+        head, first = opened[0]
+        for path, (header, own) in zip(paths, opened, strict=True):
+            if own["PRIMARY"].shape != first["PRIMARY"].shape:
                 raise InputError(
-                    f"{other.path}: shape {other.data.shape}, expected {first.data.shape} as in {first.path}"
+                    f"{path}: shape {own['PRIMARY'].shape}, expected {first['PRIMARY'].shape} as in {paths[0]}"
                 )
             for key in ("T_MIN", "T_MAX", "ADUSCALE", "GAIN"):
-                if other.header.get(key) != first.header.get(key):
+                if header.get(key) != head.get(key):
                     raise InputError(
-                        f"{other.path}: {key} {other.header.get(key)}, expected {first.header.get(key)} as in {first.path}"
+                        f"{path}: {key} {header.get(key)}, expected {head.get(key)} as in {paths[0]}"
                     )
-        zero = np.zeros_like(first.data)
-        sigma = [np.square(one.uncert) for one in maps]
-        if two:
-            mixed = [cross.data, read_plane(cross.path, "COV_AG"), read_plane(cross.path, "COV_BG")]
-            params = np.stack([one.data for one in maps])
-            cov = np.stack([sigma[0], mixed[0], mixed[1], sigma[1], mixed[2], sigma[2]])
-        else:
-            params = np.stack([maps[0].data, maps[1].data, zero])
-            cov = np.stack([sigma[0], cross.data, zero, sigma[1], zero, zero])
-        head = first.header
+        maps, cross = [planes for _, planes in opened[:-1]], opened[-1][1]
+        none = () if two else (None,)
+        dq = native(first["DQ"])
+        dq |= maps[1]["DQ"]
         return cls(
-            params,
-            cov,
-            maps[0].dq | maps[1].dq,
+            (*(planes["PRIMARY"] for planes in maps), *none),
+            (*(planes["UNCERT"] for planes in maps), *none),
+            (cross["PRIMARY"], cross.get("COV_AG"), cross.get("COV_BG")),
+            dq,
             float(head["T_MIN"]),
             float(head["T_MAX"]),
             float(head["E_MIN"]),
@@ -107,36 +108,67 @@ class DarkModel:
             inside = inside and 0.99 * self.e_min <= exposure <= 1.01 * self.e_max
         return not inside
 
-    def evaluate(self, temperature, exposure=1.0, rows=None):
+    def evaluate(self, temperature, exposure=1.0):
         """Dark current at a temperature [degC] and exposure [s]: rate [ADU/s], 1 sigma [ADU/s], dq; each (ny, nx).
 
         Outside the fitted range sigma grows by the difference between this law of temperature and Arrhenius' law of
-        the same slope, and by the whole effect of gamma.  rows : a slice, to do a part.
+        the same slope, and by the whole effect of gamma.
         """
-        params, cov = (a if rows is None else a[:, rows] for a in (self.params, self.cov))
-        dq = self.dq if rows is None else self.dq[rows]
-        value, sigma = np.empty(dq.shape, np.float32), np.empty(dq.shape, np.float32)
-        flat = (params.reshape(3, -1), cov.reshape(6, -1), value.reshape(-1), sigma.reshape(-1))
-        for start in range(0, value.size, _BLOCK):
-            part = slice(start, start + _BLOCK)
-            p = flat[0][:, part]
-            # In float64: the terms of the variance cancel.
-            rate, error = dark_fit.rate(
-                p, flat[1][:, part].astype(np.float64), temperature - self.t_min, exposure
-            )
-            wider = self._beyond(p, temperature, exposure)
-            flat[2][part] = rate
-            flat[3][part] = error if wider is None else np.hypot(error, rate * wider)
-        return value, sigma, dq
+        value, sigma = np.empty(self.shape, np.float32), np.empty(self.shape, np.float32)
+        flat = value.reshape(-1), sigma.reshape(-1)
+        for start in range(0, value.size, PIECE):
+            part = slice(start, start + PIECE)
+            flat[0][part], flat[1][part] = self.at(part, temperature, exposure)
+        self.rest()
+        return value, sigma, self.dq
+
+    def at(self, part, temperature, exposure=1.0):
+        """Dark current and 1 sigma [ADU/s] of the pixels ``part`` (slice or indices of the flat maps), each (m,)."""
+        p = self.parameters(part)
+        # In float64: the terms of the variance cancel.
+        sigmas = _read(self.sigmas, part, np.float64)
+        mixed = _read(self.mixed, part, np.float64)
+        variances = [None if one is None else one * one for one in sigmas]
+        cov = (variances[0], mixed[0], mixed[1], variances[1], mixed[2], variances[2])
+        rate, error = dark_law.rate(p, cov, temperature - self.t_min, exposure)
+        wider = self._beyond(p, temperature, exposure)
+        return rate, error if wider is None else np.hypot(error, rate * wider)
+
+    def parameters(self, part):
+        """A, B and gamma (None for a 1-D model) of the pixels ``part``: list of (m,) float32."""
+        return _read(self.params, part, np.float32)
+
+    def rest(self):
+        """Give back the memory of what was read of the maps."""
+        drop_pages(*(plane for plane in (*self.params, *self.sigmas, *self.mixed) if plane is not None))
 
     def _beyond(self, params, temperature, exposure):
         """Relative model error outside the fitted range, or None inside."""
         edge = min(max(temperature, self.t_min), self.t_max)
         nearest = min(max(exposure, self.e_min), self.e_max)
+        if params[2] is None:
+            nearest = exposure
         if edge == temperature and nearest == exposure:
             return None
         hot = edge + KELVIN
         arrhenius = hot * hot * (1.0 / hot - 1.0 / (temperature + KELVIN))
         law = np.expm1(params[1] * np.float32(arrhenius - (temperature - edge)))
+        if params[2] is None:
+            return np.abs(law)
         power = np.expm1(params[2] * np.float32(math.log(exposure / nearest)))
         return np.hypot(law, power)
+
+
+def _open(path, kind, *needed):
+    """Header and mapped planes of one map; InputError where it is no ``kind`` or a plane is missing."""
+    header, planes = view_planes(path)
+    if header.get("PRODTYPE") != kind:
+        raise InputError(f"{path}: got PRODTYPE {header.get('PRODTYPE') or 'missing'}, expected {kind}")
+    for name in ("PRIMARY", *needed):
+        if name not in planes or planes[name].shape != planes["PRIMARY"].shape:
+            raise InputError(f"{path}: got no plane {name} of one shape with the others, expected {kind}")
+    return header, planes
+
+
+def _read(planes, part, kind):
+    return [None if plane is None else plane.reshape(-1)[part].astype(kind) for plane in planes]

@@ -364,37 +364,3 @@ def _prior_arrays(prior, m):
     )
     with np.errstate(divide="ignore"):
         return mean, np.minimum(1.0 / np.square(sigma), 10 * _HELD)
-
-
-def at_reference(fit, design, t_min):
-    """Return the law at T_min and 1 s instead of the pivot.
-
-    Returns params (3, m): A [ADU/s], B, gamma, and cov (6, m): AA, AB, AG, BB, BG, GG.
-    """
-    dx, dl = design.pivot_t - t_min, np.log(design.pivot_e)
-    unit = np.exp(-fit.b * dx - fit.gamma * dl)
-    a = fit.p * unit
-    pp, pb, pg, bb, bg, gg = fit.cov
-    # dA = unit dp - A dx dB - A dl dgamma
-    u, v, w = unit, -a * dx, -a * dl
-    aa = u * u * pp + v * v * bb + w * w * gg + 2 * (u * v * pb + u * w * pg + v * w * bg)
-    ab = u * pb + v * bb + w * bg
-    ag = u * pg + v * bg + w * gg
-    return np.stack([a, fit.b, fit.gamma]), np.stack([aa, ab, ag, bb, bg, gg])
-
-
-def rate(params, cov, dt, exposure):
-    """Dark current [ADU/s] and its 1 sigma from `at_reference`, dt = T - T_min [degC], at an exposure [s].
-
-    cov None leaves the error away.  Works on arrays (3, ...) and (6, ...) of any further shape.
-    """
-    log_t = float(np.log(exposure))
-    factor = np.exp(params[1] * params.dtype.type(dt) + params[2] * params.dtype.type(log_t))
-    value = params[0] * factor
-    if cov is None:
-        return value, None
-    aa, ab, ag, bb, bg, gg = cov
-    gb, gc = value * dt, value * log_t
-    variance = factor * factor * aa + gb * gb * bb + gc * gc * gg
-    variance += 2 * (factor * (gb * ab + gc * ag) + gb * gc * bg)
-    return value, np.sqrt(np.maximum(variance, 0.0))
