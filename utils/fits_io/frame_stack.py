@@ -2,7 +2,7 @@
 
 The bytes take the shortest way: ``preadv`` brings the rows of every frame into one buffer, a copy swaps them to
 native order, a kernel combines them.  BZERO is never applied to the samples: it is added to the result in float64.
-Blocks are independent, threads take them in any order, and no result depends on their size.
+Blocks are independent, workers take them in any order, and no result depends on their size.
 """
 
 import gzip
@@ -11,22 +11,23 @@ import math
 import os
 import resource
 import tempfile
-import threading
 import warnings
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 
 from utils.errors import InputError
 from utils.fits_io.stack_plans import FloatPlan, IntegerPlan
+from utils.fits_io.workers import in_workers, shared_empty
 from utils.kernels import combine
 
-CHUNK_BYTES = 16 << 20
-"""Samples that a thread works on at a time (as stored and as float32): they stay in its cache."""
-READ_BYTES = 16 << 20
-"""Bytes read at a time by one thread, over all frames."""
+CHUNK_BYTES = 4 << 20
+"""Samples that a worker works on at a time (as stored and as float32): they stay in its cache."""
+READ_BYTES = 8 << 20
+"""Bytes read at a time by one worker, over all frames."""
+WORTH_A_WORKER = 4 << 20
+"""Bytes of samples from which one more worker is worth its start."""
 SPARE_DESCRIPTORS = 48
 """File descriptors left to the rest of the process."""
 
@@ -51,7 +52,7 @@ class FrameStack:
     """Open frames of one shape; a context manager.
 
     images : sequence of `utils.fits_io.header_scan.FitsImage` (path, shape, bitpix, bzero, bscale, blank, offset,
-    compressed).  adu_scale : stored units per product ADU.  jobs : threads.  memory_limit : bytes for all buffers.
+    compressed).  adu_scale : stored units per product ADU.  jobs : workers.  memory_limit : bytes for all buffers.
     Compressed frames are unpacked once into an unnamed temporary file, not into memory.
     Raises InputError where shapes differ or a file is shorter than its header says.
     """
@@ -167,63 +168,68 @@ class FrameStack:
         samples are saturated has the saturation level in the unit of the result.
         Returns a `StackResult`.
         """
-        ny, nx = self.shape
-        n = len(self.images)
-        result = StackResult(
-            np.empty(self.shape, np.float32),
-            np.empty(self.shape, np.float32),
-            np.empty(self.shape, np.uint16),
-            np.empty(self.shape, np.uint8),
-        )
         as_stored = all(given is None for given in (offsets, scales, pedestal, factor))
         if self.integers and as_stored:
             plan = IntegerPlan(self, rule)
         else:
             plan = FloatPlan(self, rule, offsets, scales, pedestal, factor)
-        item = max(kind.itemsize for kind in self._types)
-        budget = min(READ_BYTES, self.memory_limit // (4 * self.jobs))
-        chunk = max(4096, min(65536, CHUNK_BYTES // (6 * n)))
-        rows = max(1, min(budget // (n * nx * item), math.ceil(ny / (2 * self.jobs))))
-        local = threading.local()
-        lock = threading.Lock()
+        jobs = max(1, min(self.jobs, self.sample_bytes // WORTH_A_WORKER))
+        rows, chunk = self._blocks(plan, jobs)
+        empty = np.empty if jobs == 1 else shared_empty
+        result = StackResult(*(empty(self.shape, kind) for kind in (np.float32, np.float32, np.uint16, np.uint8)))
 
-        def work(start):
-            height = min(rows, ny - start)
-            if not hasattr(local, "buffers"):
-                local.buffers = plan.buffers(n, rows * nx, chunk)
-            plan.load(start, height, local.buffers)
-            # Pixels that may hold an outlier are few: they are judged together, once a block.
-            suspects, columns = [], []
-            for left in range(0, height * nx, chunk):
-                part = slice(left, min(left + chunk, height * nx))
-                samples, *further = plan.samples(part, local.buffers)
-                *found, suspect = combine.combine_quiet(samples, *further)
-                store(slice(start * nx + part.start, start * nx + part.stop), *found)
-                if suspect.size:
-                    suspects.append(suspect + (start * nx + left))
-                    columns.append(samples[:, suspect])
-            if suspects:
-                where, *judged = combine.judge(np.concatenate(columns, axis=1), plan.rule)
-                store(np.concatenate(suspects)[where], *judged)
-            if progress is not None:
-                with lock:
-                    progress(height)
+        def prepare():
+            buffers = plan.buffers(rows * self.shape[1], chunk)
+            return lambda start: self._combine_rows(
+                plan, result, start, min(rows, self.shape[0] - start), chunk, buffers
+            )
 
-        def store(where, value, variance, n_used, flags):
-            result.value.reshape(-1)[where] = plan.level(value, where)
-            result.variance.reshape(-1)[where] = variance * np.float32(plan.variance_scale)
-            result.n_used.reshape(-1)[where] = n_used
-            result.flags.reshape(-1)[where] = flags
-
-        starts = range(0, ny, rows)
-        if self.jobs == 1:
-            for start in starts:
-                work(start)
-        else:
-            with ThreadPoolExecutor(self.jobs) as pool:
-                for _ in pool.map(work, starts):
-                    pass
+        in_workers(prepare, range(0, self.shape[0], rows), jobs, progress)
         return result
+
+    @property
+    def sample_bytes(self):
+        """Size of all samples as stored."""
+        return sum(kind.itemsize for kind in self._types) * self.shape[0] * self.shape[1]
+
+    def _blocks(self, plan, jobs):
+        """Rows that are read at a time, and pixels that are combined at a time."""
+        ny, nx = self.shape
+        n = len(self.images)
+        item = max(kind.itemsize for kind in self._types)
+        budget = min(READ_BYTES, self.memory_limit // (4 * jobs))
+        rows = max(1, min(budget // (n * nx * item), math.ceil(ny / (2 * jobs))))
+        chunk = max(512, min(65536, CHUNK_BYTES // (plan.bytes_at_work * n)))
+        return rows, min(chunk, rows * nx)
+
+    def _combine_rows(self, plan, result, start, height, chunk, buffers):
+        """Combine ``height`` rows from row ``start``; returns their number."""
+        nx = self.shape[1]
+        arrays = tuple(vars(result)[name].reshape(-1) for name in ("value", "variance", "n_used", "flags"))
+        value, variance, n_used, flags = arrays
+        block = slice(start * nx, (start + height) * nx)
+        n_used[block], flags[block] = len(self.images), 0
+        to_product = np.float32(plan.variance_scale)
+        for index in range(len(self.images)):
+            self.read_rows(index, start, plan.rows(buffers, index, height))
+        # Pixels that may hold an outlier are few: they are judged together, once a block.
+        suspects, columns = [], []
+        for left in range(block.start, block.stop, chunk):
+            part = slice(left, min(left + chunk, block.stop))
+            samples, work = plan.samples(part, block.start, buffers)
+            found, scatter, suspect = combine.combine_quiet(samples, plan.rule, work)
+            value[part] = plan.level(found, part)
+            np.multiply(scatter, to_product, out=variance[part])
+            if suspect.size:
+                suspects.append(suspect + left)
+                columns.append(samples[:, suspect])
+        if suspects:
+            where, *judged = combine.judge(np.concatenate(columns, axis=1), plan.rule)
+            pixels = np.concatenate(suspects)[where]
+            value[pixels] = plan.level(judged[0], pixels)
+            variance[pixels] = judged[1] * to_product
+            n_used[pixels], flags[pixels] = judged[2], judged[3]
+        return height
 
 
 def _unpacked(path, shape):

@@ -27,7 +27,8 @@ from utils.kernels.median_network import median_pair
 METHODS = ("sigclip", "median", "mean")
 UNSTABLE, SATURATED, NO_DATA = 1, 2, 4
 """Flags of `combine`: kept unclipped, more saturated samples than hits explain, no sample at all."""
-_NOBODY = np.empty(0, np.intp)
+EXACT_SUM = 1 << 24
+"""Sums of integers up to here are exact in float32."""
 
 
 @dataclass(frozen=True)
@@ -80,30 +81,33 @@ def combine(stack, rule, work=None):
     corrected for clipping; NaN for fewer than 2); n_used (m,) uint16; flags (m,) uint8.
     The median of n samples is numpy's; its scatter and count are those of the clipped samples.
     """
-    *result, suspect = combine_quiet(stack, rule, work)
+    value, variance, suspect = combine_quiet(stack, rule, work)
+    n, m = stack.shape
+    result = (value, variance, np.full(m, n, np.uint16), np.zeros(m, np.uint8))
     if suspect.size:
         where, *judged = judge(stack[:, suspect], rule)
         for whole, part in zip(result, judged, strict=True):
             whole[suspect[where]] = part
-    return tuple(result)
+    return result
 
 
 def combine_quiet(stack, rule, work=None):
     """Combine the pixels that have nothing to reject; name the others.
 
-    Arguments and results as in `combine`, and suspect: indices of the pixels that `judge` must look at.
+    Arguments as in `combine`.  Returns value and variance as there, for pixels that use all of their samples, and
+    suspect: indices of the pixels that `judge` must look at.
     """
     n, m = stack.shape
+    if m == 1:
+        # A lone column would be summed in another order.
+        value, variance, suspect = combine_quiet(np.repeat(stack, 2, axis=1), rule)
+        return value[:1], variance[:1], suspect[:1]
     integers = stack.dtype.kind in "iu"
     if work is None or work.shape != stack.shape:
         work = np.empty((n, m), np.float32)
-    with np.errstate(invalid="ignore"):
-        total = np.add.reduce(stack, axis=0, dtype=np.int32 if integers and n < 32768 else np.float64)
-        mean = total / n
-        rounded = mean.astype(np.float32)
-        np.copyto(work, stack, casting="unsafe")
-        np.subtract(work, rounded, out=work)
-        variance = _variance(work, mean - rounded, n)
+    with np.errstate(invalid="ignore", over="ignore"):
+        mean, rounded, offset = _mean(stack, work)
+        variance = _variance(work, offset, n)
         high = np.maximum.reduce(stack, axis=0)
         value = _middle(stack) if rule.method == "median" else mean
         # Written so that NaN (an unusable sample) makes a pixel suspect.
@@ -112,10 +116,42 @@ def combine_quiet(stack, rule, work=None):
             np.maximum(high - rounded, rounded - np.minimum.reduce(stack, axis=0), out=rounded)
             spread = np.sqrt(variance)
             rounded += spread
-            quiet &= rounded <= rule.limit(rule.floor(mean - spread))
+            floor = rule.floor(mean - spread) if rule.inverse_gain else rule.floor(0.0)
+            quiet &= rounded <= rule.limit(floor)
         elif not integers:
             quiet &= np.isfinite(mean)
-    return value, variance, np.full(m, n, np.uint16), np.zeros(m, np.uint8), np.flatnonzero(~quiet)
+    return value, variance, np.flatnonzero(~quiet)
+
+
+def _mean(stack, work):
+    """Fill ``work`` (n, m) with deviations from the rounded mean.
+
+    Returns mean (m,) float64, its rounding (m,) float32, and their difference.
+    """
+    n = stack.shape[0]
+    if stack.dtype.kind not in "iu":
+        total = np.add.reduce(stack, axis=0, dtype=np.float64)
+    elif _sum_is_exact(n, stack.dtype):
+        np.copyto(work, stack, casting="unsafe")
+        stack = work
+        total = np.add.reduce(work, axis=0)
+    else:
+        total = np.add.reduce(stack, axis=0, dtype=np.int32 if n < 32768 else np.int64)
+    mean = total.astype(np.float64)
+    mean /= n
+    rounded = mean.astype(np.float32)
+    if stack.dtype == np.float32:
+        np.subtract(stack, rounded, out=work)
+    else:
+        np.copyto(work, stack, casting="unsafe")
+        np.subtract(work, rounded, out=work)
+    return mean, rounded, mean - rounded
+
+
+def _sum_is_exact(n, dtype):
+    """Tell whether the sum of n integers of this type is exact in float32."""
+    limits = np.iinfo(dtype)
+    return n * max(limits.max, -limits.min) <= EXACT_SUM
 
 
 def judge(samples, rule):
@@ -147,9 +183,6 @@ def _variance(deviation, offset, n):
     """Sample variance from deviations (n, m) about the mean less ``offset`` (m,), the rounding of that mean."""
     if n < 2:
         return np.full(deviation.shape[1], np.nan, np.float32)
-    if deviation.shape[1] == 1:
-        # einsum would sum a lone column in another order.
-        return _variance(np.repeat(deviation, 2, axis=1), offset, n)[:1]
     squares = np.einsum("ij,ij->j", deviation, deviation)
     offset = offset.astype(np.float32)
     squares -= n * (offset * offset)

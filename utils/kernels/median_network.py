@@ -60,28 +60,45 @@ def median_pair(stack):
         ordered.partition(sorted({low, high}), axis=1)
         shape = stack.shape[1:]
         return ordered[:, low].reshape(shape), ordered[:, high].reshape(shape)
-    steps, low, high = median_comparators(n)
-    lanes = list(stack)
-    owned = [False] * n
-    spare = [np.empty(stack.shape[1:], stack.dtype) for _ in range(2)]
+    program, size, low, high = _program(n)
+    lanes = [*stack, *np.empty((size, *stack.shape[1:]), stack.dtype)]
+    for operation, a, b, out in program:
+        operation(lanes[a], lanes[b], out=lanes[out])
+    return lanes[low], lanes[high]
 
-    def buffer():
-        return spare.pop() if spare else np.empty(stack.shape[1:], stack.dtype)
+
+@lru_cache(maxsize=256)
+def _program(n):
+    """The network as operations on numbered arrays: the n of the stack, which are only read, and ``size`` of scratch.
+
+    Returns (operations, size, low, high) with operations of (ufunc, first, second, out), and low and high the numbers of
+    the arrays that hold the result.
+    """
+    steps, low, high = median_comparators(n)
+    place = list(range(n))
+    free, size = [], 0
+    program = []
+
+    def scratch():
+        nonlocal size
+        if not free:
+            free.append(n + size)
+            size += 1
+        return free.pop()
 
     for i, j, need_min, need_max in steps:
-        a, b = lanes[i], lanes[j]
+        a, b = place[i], place[j]
+        owned = [slot for slot in (a, b) if slot >= n]
         if need_min and need_max:
-            target = buffer()
-            np.minimum(a, b, out=target)
-            top = b if owned[j] else (a if owned[i] else buffer())
-            np.maximum(a, b, out=top)
-            if top is not a and owned[i]:
-                spare.append(a)
-            lanes[i], lanes[j], owned[i], owned[j] = target, top, True, True
+            smaller = scratch()
+            larger = owned.pop() if owned else scratch()
+            program += [(np.minimum, a, b, smaller), (np.maximum, a, b, larger)]
+            place[i], place[j] = smaller, larger
         elif need_min:
-            lanes[i] = np.minimum(a, b, out=a if owned[i] else buffer())
-            owned[i] = True
+            place[i] = owned.pop() if owned else scratch()
+            program.append((np.minimum, a, b, place[i]))
         else:
-            lanes[j] = np.maximum(a, b, out=b if owned[j] else buffer())
-            owned[j] = True
-    return lanes[low], lanes[high]
+            place[j] = owned.pop() if owned else scratch()
+            program.append((np.maximum, a, b, place[j]))
+        free += owned
+    return tuple(program), size, place[low], place[high]

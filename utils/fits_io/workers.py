@@ -1,0 +1,174 @@
+"""Work in parts, shared between processes that are forked for it.
+
+Threads of one interpreter pass its lock on at each of many short array operations, which then take longer than with
+one thread.  Forked processes see the arrays of their parent as they are, write their results into memory shared with
+it (`shared_empty`), and send back small values only.  Where there is no safe fork (anything but Linux) threads do it.
+"""
+
+import math
+import mmap
+import os
+import pickle
+import select
+import signal
+import struct
+import sys
+import threading
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+
+FORKS = sys.platform.startswith("linux") and hasattr(os, "fork")
+MOST_TURNS = 8192
+"""Numbers of four bytes that surely fit into a pipe."""
+_SIZE = struct.Struct("<q")
+
+
+def shared_empty(shape, dtype):
+    """Return an array of zeros that forked processes write for their parent."""
+    dtype = np.dtype(dtype)
+    count = math.prod(shape)
+    if not FORKS or count == 0:
+        return np.zeros(shape, dtype)
+    return np.frombuffer(mmap.mmap(-1, count * dtype.itemsize), dtype, count).reshape(shape)
+
+
+def in_workers(prepare, parts, jobs, progress=None):
+    """Call a function for every part, in up to ``jobs`` processes, this one among them.
+
+    prepare : called once in each process, returns the function.  parts : sequence.  progress : called here with the
+    result of each part as it becomes known.
+    Returns the results in the order of the parts; those of other processes are pickled.  An exception ends all of it.
+    """
+    parts = list(parts)
+    jobs = min(int(jobs), len(parts))
+    results = [None] * len(parts)
+
+    def done(number, result):
+        results[number] = result
+        if progress is not None:
+            progress(result)
+
+    if jobs <= 1:
+        work = prepare()
+        for number, part in enumerate(parts):
+            done(number, work(part))
+    elif FORKS:
+        _in_processes(prepare, parts, jobs, done)
+    else:
+        _in_threads(prepare, parts, jobs, done)
+    return results
+
+
+def _in_threads(prepare, parts, jobs, done):
+    local, lock = threading.local(), threading.Lock()
+
+    def one(number):
+        if not hasattr(local, "work"):
+            local.work = prepare()
+        result = local.work(parts[number])
+        with lock:
+            done(number, result)
+
+    with ThreadPoolExecutor(jobs) as pool:
+        for _ in pool.map(one, range(len(parts))):
+            pass
+
+
+def _in_processes(prepare, parts, jobs, done):
+    """All numbers of parts wait in a pipe; who has time takes the next one."""
+    each = -(-len(parts) // MOST_TURNS)
+    turns, source = os.pipe()
+    os.write(source, b"".join(struct.pack("<i", first) for first in range(0, len(parts), each)))
+    os.close(source)
+    children = {}
+    complete = False
+    try:
+        for _ in range(jobs - 1):
+            pid, answers = _start(prepare, parts, turns, each, list(children))
+            children[answers] = (pid, bytearray())
+        work = prepare()
+        for number in _taken(turns, each, len(parts)):
+            done(number, work(parts[number]))
+            _collect(children, done, 0)
+        while _collect(children, done, None):
+            pass
+        complete = True
+    finally:
+        os.close(turns)
+        for answers, (pid, _) in children.items():
+            os.close(answers)
+            if not complete:
+                os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+
+
+def _start(prepare, parts, turns, each, others):
+    """Fork one process; returns its id and the descriptor of its answers."""
+    answers, target = os.pipe()
+    with warnings.catch_warnings():
+        # Newer Pythons warn of other threads (those of BLAS too); the child uses arrays and files only.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        pid = os.fork()
+    if pid:
+        os.close(target)
+        return pid, answers
+    status = 1
+    try:
+        for descriptor in (answers, *others):
+            os.close(descriptor)
+        try:
+            work = prepare()
+            for number in _taken(turns, each, len(parts)):
+                _send(target, (number, work(parts[number])))
+            _send(target, None)
+            status = 0
+        except Exception as error:  # noqa: BLE001  raised again in the parent
+            _send(target, (-1, error))
+    finally:
+        # Nothing that belongs to the parent (buffers, temporary files) may be finished here.
+        os._exit(status)
+
+
+def _taken(turns, each, count):
+    """Yield the numbers of the parts that this process takes."""
+    while token := os.read(turns, 4):
+        first = struct.unpack("<i", token)[0]
+        yield from range(first, min(first + each, count))
+
+
+def _send(target, answer):
+    try:
+        data = pickle.dumps(answer)
+    except Exception:  # noqa: BLE001  pickling raises anything
+        data = pickle.dumps((-1, RuntimeError(f"{type(answer[1]).__name__}: {answer[1]}")))
+    data = _SIZE.pack(len(data)) + data
+    while data:
+        data = data[os.write(target, data) :]
+
+
+def _collect(children, done, timeout):
+    """Take the answers that are there; False when all processes have said that they are through."""
+    ready, _, _ = select.select(list(children), [], [], timeout) if children else ([], [], [])
+    for answers in ready:
+        pid, pending = children[answers]
+        got = os.read(answers, 1 << 16)
+        pending += got
+        through = not got
+        while len(pending) >= 8 and len(pending) >= 8 + (size := _SIZE.unpack_from(pending)[0]):
+            answer = pickle.loads(bytes(pending[8 : 8 + size]))
+            del pending[: 8 + size]
+            if answer is None:
+                through = got = True
+            elif answer[0] < 0:
+                raise answer[1]
+            else:
+                done(*answer)
+        if through:
+            if not got:
+                raise RuntimeError(f"worker process {pid} ended before its work was done")
+            os.close(answers)
+            os.waitpid(pid, 0)
+            del children[answers]
+    return bool(children)
