@@ -176,7 +176,9 @@ class FrameStack:
         jobs = max(1, min(self.jobs, self.sample_bytes // WORTH_A_WORKER))
         rows, chunk = self._blocks(plan, jobs)
         empty = np.empty if jobs == 1 else shared_empty
-        result = StackResult(*(empty(self.shape, kind) for kind in (np.float32, np.float32, np.uint16, np.uint8)))
+        result = StackResult(
+            *(empty(self.shape, kind) for kind in (np.float32, np.float32, np.uint16, np.uint8))
+        )
 
         def prepare():
             buffers = plan.buffers(rows * self.shape[1], chunk)
