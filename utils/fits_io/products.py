@@ -22,6 +22,7 @@ import numpy as np
 from utils.errors import OptionError
 from utils.fits_io.atomic import write_bytes
 from utils.fits_io.fits_cards import BLOCK, card, datasum, finish_header, text_cards
+from utils.fits_io.validity import validity_cards
 from utils.version import __version__
 
 PROGRAM = "Calibration Pipelines"
@@ -84,7 +85,8 @@ def write_product(
     cards : mapping keyword -> value or (value, comment), in the order of the header; None leaves the card
         out. With DATE-OBS, DATE-BEG, DATE-AVG and DATE-END (ISO text, UTC) the MJD- card is written too.
         What this function writes itself (structure, PRODTYPE, BUNIT, DATE, TIMESYS, PROGRAM, PROGVER,
-        DQBITn, checksums) may not be among them.
+        DQBITn, checksums) may not be among them. For which frames the product holds is added from them
+        (:mod:`utils.fits_io.validity`).
     uncert : (ny, nx) 1 sigma in the unit of data, or None.
     dq : (ny, nx) integer of :class:`DQ` bits, or None (all 0). NO_DATA is added where data is not finite.
     inputs : list of mappings file, temperature [degC], exposure [s], time [s, Unix, UTC], datasum (str),
@@ -106,13 +108,15 @@ def write_product(
         raise ValueError(f"data must be (ny, nx) and not empty, got shape {data.shape}")
     with_quality = dq is not None or data.dtype.kind == "f"
     common = card("PRODTYPE", prodtype, "kind of product")
+    user_cards = _user_cards(cards or {})
+    user_cards += _user_cards(validity_cards(cards or {}))
     bits = "".join(
         card(f"DQBIT{n}", bit.name, f"DQ {bit.value}: {DQ_MEANING[bit]}") for n, bit in enumerate(DQ)
     )
     head = [
         common,
         card("BUNIT", unit, "unit of the image"),
-        _user_cards(cards or {}),
+        user_cards,
         card("TIMESYS", "UTC", "time system of all dates"),
         card("DATE", _now(), "when this file was written"),
         card("PROGRAM", PROGRAM, "what wrote this file"),
