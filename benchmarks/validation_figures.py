@@ -13,6 +13,7 @@ def error_against_temperature(found, cameras, counts):
     head(figure, "Error of the bias model against temperature")
     for index, camera in enumerate(cameras):
         axes = place(figure, 0.62 + 3.5 * index, 0.5, 2.95, 2.2)
+        axes.grid(visible=True)
         axes.set_title(camera, fontsize=8.5, weight="normal")
         for colour, marker, count in zip(COLOURS, MARKERS, counts, strict=False):
             one = found[camera, count]
@@ -50,6 +51,7 @@ def pull_histograms(found, cameras, count):
     middle = 0.5 * (edges[1:] + edges[:-1])
     for index, camera in enumerate(cameras):
         axes = place(figure, 0.62 + 3.5 * index, 0.5, 2.95, 1.65)
+        axes.grid(visible=True)
         axes.set_title(camera, fontsize=8.5, weight="normal")
         for colour, marker, name, label in zip(COLOURS, MARKERS, names, labels, strict=False):
             pulls = np.concatenate(found[camera, count].pulls[name])
@@ -74,6 +76,7 @@ def coarse_steps(found, counts, sigma=0.4):
     figure = new_figure(7.2, 2.9)
     head(figure, "Noise of 0.4 steps: the part of the error that averaging does not remove")
     axes = place(figure, 0.75, 0.5, 6.2, 2.0)
+    axes.grid(visible=True)
     edges = np.linspace(0, 1, 33)
     for colour, marker, count in zip(COLOURS, MARKERS, counts, strict=False):
         one = found[camera, count]

@@ -8,7 +8,16 @@ import math
 
 import numpy as np
 
-from utils.application.figure_style import BLUE, COLOURS, ERRORS, MARKERS, RED, celsius, robust_limits
+from utils.application.figure_style import (
+    BLUE,
+    COLOURS,
+    ERRORS,
+    MARKERS,
+    RED,
+    celsius,
+    map_limits,
+    robust_limits,
+)
 from utils.application.plots import (
     Panel,
     Series,
@@ -157,7 +166,11 @@ def level_against_temperature(temperatures, levels, sigma, model, sessions=None)
 def read_noise_map(noise, *, temperature=None):
     """Read noise [ADU], pooled over all temperatures, or at one [degC], with histogram."""
     where = "pooled over all temperatures" if temperature is None else f"at {celsius(temperature)}"
-    return map_with_histogram(noise, label="read noise [ADU]", title=f"Read noise, {where}", cmap=ERRORS)
+    # Rows and columns of the ordinary noise are what to see; noisy pixels are bright on any scale.
+    limits = map_limits(noise, reach=8.0)
+    return map_with_histogram(
+        noise, label="read noise [ADU]", title=f"Read noise, {where}", cmap=ERRORS, limits=limits
+    )
 
 
 def read_noise_against_temperature(temperatures, noise, sigma=None):

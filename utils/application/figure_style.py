@@ -44,7 +44,6 @@ STYLE = {
     "axes.linewidth": 0.7,
     "axes.spines.top": False,
     "axes.spines.right": False,
-    "axes.grid": True,
     "axes.axisbelow": True,
     "axes.formatter.useoffset": False,
     "grid.color": "#e3e6ea",
@@ -126,7 +125,7 @@ def new_figure(width, height):
 
 
 def place(figure, left, bottom, width, height, **kwargs):
-    """Add axes at a place given in inches from the lower left corner."""
+    """Add axes at a place given in inches from the lower left corner; mark them with `axis_marks.mark`."""
     full_width, full_height = figure.get_size_inches()
     rectangle = (left / full_width, bottom / full_height, width / full_width, height / full_height)
     return figure.add_axes(rectangle, **kwargs)
@@ -145,22 +144,10 @@ def celsius(temperature, digits=1):
 
 
 def logarithmic(axes, counts, headroom):
-    """Give `axes` a logarithmic axis of counts, up to `headroom` times the highest.
-
-    The labels are plain text, which costs a tenth of matplotlib's set formulas.
-    """
+    """Give `axes` a logarithmic axis of counts, up to `headroom` times the highest."""
     axes.set_ylim(0.7, max(10, headroom * counts.max()))
     axes.set_yscale("log")
     axes.minorticks_off()
-    axes.yaxis.set_major_formatter(_power_of_ten)
-
-
-def _power_of_ten(value, _position=None):
-    power = round(np.log10(value))
-    if -2 < power < 4:
-        return f"{value:g}"
-    digits = str(power).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
-    return f"10{digits}"
 
 
 def sample(values, most=200_000):
@@ -265,13 +252,20 @@ def small_map(image):
     return means.small()
 
 
-def map_limits(image, symmetric=False, floor=None):
+def map_limits(image, symmetric=False, floor=None, reach=None):
     """Colour limits of a map as it is drawn; give the same to two maps that are compared.
 
     Averaging for the screen lowers the noise, so the limits are those of the averages: what is seen is what
     the map can tell at that scale.   floor : fixed lower limit.
+    reach : robust standard deviations from the median at most, for maps whose few wild pixels would leave no
+    colours to the others.
     """
-    low, high = robust_limits(small_map(image).image, symmetric=symmetric)
+    averages = small_map(image).image
+    low, high = robust_limits(averages, symmetric=symmetric)
+    if reach is not None:
+        middle, scale = robust_scale(averages)
+        if scale > 0:
+            low, high = max(low, middle - reach * scale), min(high, middle + reach * scale)
     return (low, high) if floor is None else (floor, max(high, floor + 1e-12))
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from utils.application.axis_marks import mark
 from utils.application.figure_style import (
     BLUE,
     COLOURS,
@@ -81,13 +82,13 @@ def show_map(axes, image, *, limits, cmap, symmetric=False, floor=None):
     )
     axes.set(xlim=(-0.5, columns - 0.5), ylim=(-0.5, rows - 0.5), ylabel="row [pixel]")
     axes.set_xlabel("column [pixel]" + (f", shown as means of {factor} × {factor}" if factor > 1 else ""))
-    axes.grid(visible=False)
-    axes.locator_params(nbins=5, integer=True)
+    for which in "xy":
+        mark(axes, which, most=5, whole=True, grid=False)
     return limits
 
 
 def colour_strip(axes, limits, cmap, span=None, vertical=True):
-    """Fill `axes` with the colours of `limits`, over the axis range `span` (default: the same)."""
+    """Fill `axes` with the colours of `limits`, over the axis range `span` (default: the same), and mark it."""
     low, high = span or limits
     ramp = np.linspace(low, high, 256)
     if vertical:
@@ -97,8 +98,8 @@ def colour_strip(axes, limits, cmap, span=None, vertical=True):
     axes.imshow(
         picture, cmap=cmap, vmin=limits[0], vmax=limits[1], extent=extent, origin="lower", aspect="auto"
     )
-    axes.grid(visible=False)
     (axes.xaxis if vertical else axes.yaxis).set_visible(False)
+    mark(axes, "y" if vertical else "x", most=None if vertical else 6, grid=False, far=vertical)
 
 
 def _map_box(shape, widest, highest):
@@ -127,8 +128,6 @@ def map_figure(image, *, label, title, limits=None, symmetric=False, floor=None,
     head(figure, title)
     bar = place(figure, 0.65 + width + 0.12, 0.48, 0.14, height)
     colour_strip(bar, limits, cmap)
-    bar.yaxis.tick_right()
-    bar.yaxis.set_label_position("right")
     bar.set_ylabel(label)
     return figure
 
@@ -164,7 +163,6 @@ def map_with_histogram(
     counts, edges, outside = count_histogram(image, low, high)
     colour_strip(strip, limits, cmap, span=(low, high), vertical=False)
     strip.set_xlabel(label)
-    strip.locator_params(axis="x", nbins=6)
     histogram.stairs(counts, edges, fill=True, color=BLUE, alpha=0.35, linewidth=0)
     histogram.stairs(counts, edges, color=BLUE, linewidth=0.9)
     finite = int(counts.sum()) + outside
@@ -176,6 +174,7 @@ def map_with_histogram(
     logarithmic(histogram, counts, 2.0)
     histogram.set(xlim=(low, high), ylabel="pixels")
     histogram.xaxis.set_visible(False)
+    mark(histogram, "y")
     median, scale = robust_scale(some)
     share = 100 * outside / finite if finite else 0.0
     note = f"median {_number(median)}, robust std {_number(scale)}, beyond the axis {share:.2g} %"
@@ -207,14 +206,13 @@ def draw_series(axes, series, number):
         axes.plot(*series.line, color=colour, linewidth=1.0, alpha=0.8, zorder=2)
 
 
-def _finish(axes, panel):
-    """Labels, reference line and legend of one panel."""
+def _fill(axes, panel):
+    """Series, reference line and label of one panel."""
     for number, series in enumerate(panel.series):
         draw_series(axes, series, number)
     if panel.reference is not None:
         axes.axhline(panel.reference, color=GREY, linewidth=0.9, linestyle=(0, (4, 3)), zorder=1)
     axes.set_ylabel(panel.ylabel)
-    axes.locator_params(axis="y", nbins=5)
 
 
 @styled
@@ -235,24 +233,23 @@ def panels_figure(panels, *, xlabel, title, height=1.35, side_by_side=False, col
         places = [
             (0.92, 0.48 + (count - 1 - n) * (height + 0.12), 7.2 - 0.92 - right, height) for n in range(count)
         ]
-    first = None
+    drawn = []
     for number, (panel, rectangle) in enumerate(zip(panels, places, strict=True)):
-        axes = place(figure, *rectangle, sharex=first)
-        first = first or axes
-        _finish(axes, panel)
+        axes = place(figure, *rectangle, sharex=drawn[0] if drawn else None)
+        drawn.append(axes)
+        _fill(axes, panel)
         if side_by_side or number == count - 1:
             axes.set_xlabel(xlabel)
-        else:
-            axes.tick_params(labelbottom=False)
         if legend and not colours and (side_by_side or number == 0) and any(s.label for s in panel.series):
             above = {"loc": "lower left", "bbox_to_anchor": (-0.02, 0.99), "ncols": 2, "columnspacing": 1.2}
             axes.legend(**(above if side_by_side else {"loc": "best"}))
+    for number, axes in enumerate(drawn):  # their common x axis is known only now
+        mark(axes, "x", numbers=side_by_side or number == count - 1)
+        mark(axes, "y", most=5)
     if colours:
         limits, cmap, label = colours
         bar = place(figure, 7.2 - 0.85, 0.48, 0.12, count * (height + 0.12) - 0.12)
         colour_strip(bar, limits, cmap)
-        bar.yaxis.tick_right()
-        bar.yaxis.set_label_position("right")
         bar.set_ylabel(label)
     head(figure, title)
     return figure
@@ -267,7 +264,7 @@ def fit_figure(series, *, xlabel, ylabel, residual_label, title):
     figure = new_figure(7.2, 3.95)
     upper = place(figure, 0.92, 1.52, 6.08, 2.05)
     lower = place(figure, 0.92, 0.48, 6.08, 0.95, sharex=upper)
-    _finish(upper, Panel(ylabel, tuple(series)))
+    _fill(upper, Panel(ylabel, tuple(series)))
     with_model = [(number, one) for number, one in enumerate(series) if one.model is not None]
     for number, one in with_model:
         difference = np.asarray(one.y) - np.asarray(one.model)
@@ -275,10 +272,11 @@ def fit_figure(series, *, xlabel, ylabel, residual_label, title):
             one.x, difference, sigma=one.sigma, colour=one.colour, marker=one.marker, hollow=one.hollow
         )
         draw_series(lower, residual, number)
-    _finish(lower, Panel(residual_label, (), reference=0.0))
-    lower.locator_params(axis="y", nbins=3)
+    _fill(lower, Panel(residual_label, (), reference=0.0))
     lower.set_xlabel(xlabel)
-    upper.tick_params(labelbottom=False)
+    for axes, most in ((upper, 5), (lower, 3)):
+        mark(axes, "x", numbers=axes is lower)
+        mark(axes, "y", most=most)
     if any(one.label for one in series):
         upper.legend(loc="best")
     head(figure, title)
@@ -303,7 +301,6 @@ def heat_map(values, *, rows, columns, label, row_label, column_label, title, cm
     axes = place(figure, 0.85, 0.55, width, height)
     colours = matplotlib.colormaps[cmap].with_extremes(bad="#eceef1")
     axes.imshow(shown, cmap=colours, vmin=limits[0], vmax=limits[1], aspect="auto", origin="lower")
-    axes.grid(visible=False)
     axes.set_xticks(range(len(columns)), [f"{c:g}" if isinstance(c, float) else str(c) for c in columns])
     axes.set_yticks(range(len(rows)), [f"{r:g}" if isinstance(r, float) else str(r) for r in rows])
     axes.set(xlabel=column_label, ylabel=row_label)
@@ -314,8 +311,6 @@ def heat_map(values, *, rows, columns, label, row_label, column_label, title, cm
             axes.text(column, row, text, ha="center", va="center", size=7, color="white" if dark else "black")
     bar = place(figure, 0.85 + width + 0.12, 0.55, 0.12, height)
     colour_strip(bar, limits, cmap)
-    bar.yaxis.tick_right()
-    bar.yaxis.set_label_position("right")
     bar.set_ylabel(f"log10 of {label}" if log else label)
     head(figure, title)
     return figure
@@ -335,6 +330,8 @@ def pull_figure(pulls, *, label, title, half_range=6.0):
     axes.plot(centres, gauss, color=RED, label="Gaussian, width 1")
     logarithmic(axes, counts, 3.0)
     axes.set(xlabel=label, ylabel="pixels", xlim=(-half_range, half_range))
+    for which in "xy":
+        mark(axes, which)
     axes.legend(loc="upper right")
     median, scale = robust_scale(pulls)
     note = f"median {median:+.3f}\nwidth {scale:.3f}\nbeyond ±{half_range:g}: {outside}"
