@@ -11,8 +11,6 @@ FEW_FRAMES = 5
 """Below so many frames a group's own scatter says little; errors come from the noise model anyway."""
 WARM_SIGMA = 5.0
 """WARM from so many robust sigma above the median."""
-LINEAR_RANGE = 0.7
-"""Part of the full well up to which signals count as linear; beyond it a sample counts as saturated."""
 ASSUMED_B = math.log(2.0) / 7.0
 """Coefficient of temperature for the drift inside a group where the set does not tell one [1/degC]."""
 DRIFT_MATTERS = 0.005

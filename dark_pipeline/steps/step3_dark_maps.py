@@ -5,7 +5,7 @@ import math
 import numpy as np
 
 from dark_pipeline import hot_pixels, products
-from dark_pipeline.config import ASSUMED_B, DRIFT_MATTERS, LINEAR_RANGE
+from dark_pipeline.config import ASSUMED_B, DRIFT_MATTERS
 from dark_pipeline.screening import law_of_levels, screen_darks, take_out_drift
 from utils.application.log import LOGGER, progress
 from utils.domain import bias_source, masters
@@ -150,13 +150,20 @@ class MapMaker:
         return masters.combine_group(group.frames, self.screening, sigma, options, scales=scales)
 
     def _first_look(self):
-        """Full well, and a first gain, from the group with the most signal, without clipping.
+        """Full well, from the group with the most signal without clipping, and a first gain.
 
-        The full well shows where the scatter collapses, which a correction of drift would hide.
+        The full well shows where the scatter collapses, which a correction of drift would hide.  Without a gain the
+        clipping would take shot noise of bright pixels for outliers.
         """
         several = [group for group in self.groups if len(group.frames.frames) > 1]
         if not several:
             return
+        if self.inverse_gain is None:
+            self.inverse_gain = dark_noise.gain_of_levels(
+                [group.signal for group in several],
+                [group.frames.within**2 for group in several],
+                self.read_number,
+            )
         brightest = max(several, key=lambda group: group.signal)
         plain = masters.CombineOptions("mean", 4.0, self.options.jobs, self.options.memory_limit)
         level = self.bias_at(brightest)[0]
@@ -207,7 +214,7 @@ class MapMaker:
             signal, n_used, flags = (spool.get((index, name)) for name in ("signal", "n_used", "flags"))
             saturated = (flags & combine.SATURATED) != 0
             if math.isfinite(self.full_well):
-                saturated |= signal > np.float32(LINEAR_RANGE * self.full_well)
+                saturated |= signal > np.float32(dark_noise.LINEAR_RANGE * self.full_well)
             expected = self.sample_variance(group, signal)
             with np.errstate(divide="ignore", invalid="ignore"):
                 variance = expected / (n_used * np.float32(self.weight(group) / len(group.frames.frames)))

@@ -10,6 +10,10 @@ BIN_WIDTH = 0.02
 FEWEST_IN_BIN = 20
 COLLAPSED, FEWEST_FULL = 0.2, 3
 """A full well scatters by less than this part of the noise model; so many pixels show it."""
+LINEAR_RANGE = 0.7
+"""Part of the full well up to which signals count as linear: above, response and scatter bend."""
+LEAST_SHOT = 0.1
+"""Shot noise over read noise (variances) of the brightest group from which levels of groups tell a gain."""
 MOST_SPLIT = 24
 """Frames of a group whose levels are searched."""
 
@@ -41,8 +45,7 @@ def photon_transfer(signal, variance, dof, read_variance=None):
     signal, variance, dof = signal[good], variance[good], dof[good]
     if signal.size < 2 * FEWEST_IN_BIN:
         return Transfer(math.nan, math.nan, math.nan, math.inf)
-    # Median of chi-square over its mean (Wilson and Hilferty).
-    variance = variance / (1.0 - 2.0 / (9.0 * dof)) ** 3
+    variance = variance / _median_of_chi_square(dof)
     order = np.argsort(signal, kind="stable")
     edges = np.flatnonzero(np.diff(np.floor(np.arcsinh(signal[order]) / BIN_WIDTH))) + 1
     bins = _filled(order, edges)
@@ -63,7 +66,8 @@ def photon_transfer(signal, variance, dof, read_variance=None):
         full_well = _full_well(signal[order], variance[order], read_variance, ordinary)
     floor = 0.05 * float(np.median(y)) + 1e-9
     model = np.maximum(base + slope * (x - centre), floor)
-    keep = np.ones(x.size, bool)
+    linear = x < LINEAR_RANGE * full_well
+    keep = linear.copy()
     for _ in range(8):
         # The share of a bin that a smooth curve may miss keeps crowded bins from deciding alone.
         sigma = model * np.hypot(relative, 0.01)
@@ -76,7 +80,7 @@ def photon_transfer(signal, variance, dof, read_variance=None):
         slope = (w * (x - centre) * y).sum() / sxx
         base = (w * y).sum() / total - slope * centre
         model = np.maximum(base + slope * x, floor)
-        keep = np.abs(y - model) < np.maximum(6.0 * sigma, 0.1 * model)
+        keep = linear & (np.abs(y - model) < np.maximum(6.0 * sigma, 0.1 * model))
         if keep.sum() < 3:
             return Transfer(math.nan, math.nan, math.nan, full_well)
     error = 1.0 / math.sqrt(sxx)
@@ -84,6 +88,28 @@ def photon_transfer(signal, variance, dof, read_variance=None):
         return Transfer(math.nan, math.nan, float(max(base, 0.0)), full_well)
     full_well = min(full_well, _full_well(signal[order], variance[order], base, slope))
     return Transfer(float(slope), error, float(max(base, 0.0)), full_well)
+
+
+def _median_of_chi_square(dof):
+    """Median of chi-square over its mean, for degrees of freedom (k,)."""
+    from scipy.special import gammaincinv
+
+    known, place = np.unique(dof, return_inverse=True)
+    return (2.0 * gammaincinv(0.5 * known, 0.5) / known)[place]
+
+
+def gain_of_levels(signal, variance, read_variance):
+    """ADU per electron from the ordinary pixels of groups at several levels, or None where their shot noise is small.
+
+    signal (n,) level above bias [ADU], variance (n,) of a sample [ADU^2], read_variance [ADU^2].
+    """
+    signal, variance = np.asarray(signal, np.float64), np.asarray(variance, np.float64)
+    use = np.isfinite(variance) & (variance > 0) & (signal > 0)
+    if not np.any(variance[use] > (1.0 + LEAST_SHOT) * read_variance):
+        return None
+    s, v = signal[use], variance[use]
+    slope = float(np.sum((v - read_variance) * s / v**2) / np.sum(s * s / v**2))
+    return slope if slope > 0 else None
 
 
 def _filled(order, edges):

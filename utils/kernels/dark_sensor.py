@@ -11,16 +11,30 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from utils.kernels.dark_algebra import product
 from utils.kernels.dark_fit import BiasError, Design, Prior, Problem, fit_pixels
-from utils.kernels.dark_levels import WIDE_B, WIDE_GAMMA, level_fit, wide_prior
-from utils.kernels.dark_population import Population, distribution
+from utils.kernels.dark_levels import level_fit, wide_prior
+from utils.kernels.dark_population import (
+    LEAST_SCATTER,
+    WEAK,
+    Population,
+    Shared,
+    own_values,
+    scatter,
+    shared_equations,
+)
 
 KELVIN = 273.15
 BOLTZMANN_EV = 8.617333e-5
 SIGNIFICANT = 4.0
 FEWEST = 200
 """Pixels that a population needs to speak for itself."""
+START_SCATTER = (0.1, 0.05)
+"""Scatter of B, relative, and of gamma that the estimate begins with."""
+OUTLIER = 4.5
+"""Pixels so many sigma off do not speak for the sensor."""
+SEEN = 3.0
+"""A scatter over pixels whose square is below so many of its errors counts as none."""
+MOST_ROUNDS = 10
 LARGEST_OFFSET_ERROR = 1.0
 """An offset less certain than this cannot be told from gamma [ADU]."""
 
@@ -53,10 +67,10 @@ class SensorLaw:
         """Prior of each pixel; bright (m,) bool."""
         pairs = ((self.b, self.b_bright), (self.gamma, self.gamma_bright))
         if all(one == two for one, two in pairs):
-            return Prior(self.b.mean, self.b.sigma, self.gamma.mean, self.gamma.sigma)
+            return Prior(self.b.mean, self.b.spread, self.gamma.mean, self.gamma.spread)
         values = []
         for one, two in pairs:
-            values += [np.where(bright, two.mean, one.mean), np.where(bright, two.sigma, one.sigma)]
+            values += [np.where(bright, two.mean, one.mean), np.where(bright, two.spread, one.spread)]
         return Prior(*values)
 
     @property
@@ -86,57 +100,66 @@ def sensor_law(
     Returns `SensorLaw`.
     """
     count = int(np.max(session)) + 1
-    data = _Sample(signal, read_variance, session, inverse_gain, bias)
+    data = _Sample(signal, read_variance, session, inverse_gain, bias, np.asarray(bright))
     variance = np.nanmedian(read_variance) / design.frames
-    b, gamma, *_ = level_fit(
-        np.nanmedian(signal, axis=1),
-        variance,
-        design.temperature,
-        design.exposure,
-        design.frames,
-        gamma_free=gamma_free,
-    )
-    prior = wide_prior(b, gamma, gamma_free)
-    offset, error, slope = np.zeros(count), np.full(count, math.inf), np.zeros((count, 2))
-    for _ in range(3):
-        fit, offset, error, slope = data.joint(design, prior, offset if offset_free else None)
-        good = _ordinary(fit)
-        common = data.residuals(fit, design, offset, good)
-        free = max(1, design.temperature.size - 3 - count)
-        shared = math.sqrt(float(np.sum(common**2)) / free)
-        typical = math.sqrt(float(np.median(variance)))
-        design = replace(
-            design, common_variance=np.full_like(design.x, shared**2 if shared > 0.05 * typical else 0.0)
-        )
-        found = _population(fit, 1, good, prior.b, WIDE_B, 0.3 * prior.b)
-        prior = replace(prior, b=found.mean)
-        if gamma_free:
-            prior = replace(prior, gamma=_population(fit, 2, good, prior.gamma, WIDE_GAMMA, 0.15).mean)
+    columns = (design.temperature, design.exposure, design.frames)
+    b, gamma, *_ = level_fit(np.nanmedian(signal, axis=1), variance, *columns, gamma_free=gamma_free)
+    start = (START_SCATTER[0] * b, START_SCATTER[1])
+    shared = Shared.start(count, b, gamma, *start, offset_free=offset_free, gamma_free=gamma_free)
+    typical = math.sqrt(float(np.median(variance)))
+    design, shared = data.settle(design, shared, typical)
+    separated = data.separated(design, shared)
+    if separated is not shared:
+        design, shared = data.settle(design, separated, typical)
+    error, means, pixels, widen = data.errors(design, shared)
     separable = offset_free and bool(np.all(error < LARGEST_OFFSET_ERROR))
-    widen = math.sqrt(max(1.0, _reduced(fit, good)))
-    if not (separable and np.any(np.abs(offset) > SIGNIFICANT * widen * error)):
-        offset = np.zeros(count)
-        fit, *_ = data.joint(design, prior, None)
-        good = _ordinary(fit)
-    populations = _populations(fit, good, bright, prior, gamma_free, slope, error if separable else None)
-    populations = data.centred(design, populations, good, bright, gamma_free, offset)
-    more = _shared_errors(data, design, offset, shared, prior, separable)
-    populations = tuple(
-        replace(one, error=math.hypot(one.error, more[place % 2])) for place, one in enumerate(populations)
-    )
+    if shared.free[0] and not (separable and np.any(np.abs(shared.offset) > SIGNIFICANT * widen * error)):
+        without = replace(shared, offset=np.zeros(count), free=(False, *shared.free[1:]))
+        design, shared = data.settle(design, without, typical)
+        if not separable:
+            _, means, pixels, _ = data.errors(design, shared)
+    fit, _ = data.fit(design, shared.prior(data.bright), shared.offset)
+    good = _ordinary(fit)
+    common = data.residuals(fit, design, shared.offset, good)
+    wide = wide_prior(shared.mean[0, 0], shared.mean[1, 0], gamma_free)
+    more = _shared_errors(data, design, shared.offset, wide, separable)
+    populations = [
+        [
+            Population(
+                float(shared.mean[i, j]),
+                math.hypot(means[i, j], more[i]),
+                float(shared.sigma[i, j]),
+                int(pixels[i, j]),
+            )
+            for j in range(2)
+        ]
+        for i in range(2)
+    ]
+    if not gamma_free:
+        populations[1] = [Population(0.0, 0.0, 0.0, 0)] * 2
     hypotheses, straight, curved = {}, math.nan, math.nan
     if thorough:
-        hypotheses = data.hypotheses(design, prior, gamma_free, separable)
-        straight = _total(fit, good)[0]
-        curved = _total(data.joint(_arrhenius(design), prior, None, offset)[0], good)[0]
-    # In the order of the fields: B and gamma of ordinary pixels, then of bright ones.
+        hypotheses = data.hypotheses(design, wide, gamma_free, separable)
+        straight, curved = (
+            _total(data.fit(one, wide, shared.offset)[0], good)[0] for one in (design, _arrhenius(design))
+        )
     return SensorLaw(
-        design, *populations, offset, error, separable, gamma_free, common, hypotheses, straight, curved
+        design,
+        *(populations[i][j] for j in range(2) for i in range(2)),
+        shared.offset,
+        error,
+        separable,
+        gamma_free,
+        common,
+        hypotheses,
+        straight,
+        curved,
     )
 
 
-def _shared_errors(data, design, offset, shared, prior, separable):
+def _shared_errors(data, design, offset, prior, separable):
     """Errors of the sensor's B and gamma from what all pixels of a map share, which no number of pixels averages out."""
+    shared = data.shared_error
     if not shared > 0:
         return 0.0, 0.0
     levels = np.nanmedian(data.signal, axis=1) - offset[data.session]
@@ -155,120 +178,120 @@ def _arrhenius(design):
 class _Sample:
     """The sampled pixels, fitted with different hypotheses."""
 
-    def __init__(self, signal, read_variance, session, inverse_gain, bias):
-        self.signal, self.read_variance = signal, read_variance
+    def __init__(self, signal, read_variance, session, inverse_gain, bias, bright):
+        self.signal, self.read_variance, self.bright = signal, read_variance, bright
         self.session, self.inverse_gain, self.bias = np.asarray(session), inverse_gain, bias
+        self.shared_error = 0.0
 
-    def _fit(self, design, prior, offset):
+    def fit(self, design, prior, offset):
+        """Fit every pixel; returns `PixelFit` and its `Problem`."""
         shifted = self.signal - offset[self.session].astype(np.float32)[:, None]
-        fit = fit_pixels(
-            shifted, self.read_variance, design, prior, inverse_gain=self.inverse_gain, bias=self.bias
-        )
-        problem = Problem(shifted, self.read_variance, design, prior, self.inverse_gain, self.bias)
-        return fit, problem
+        given = {"inverse_gain": self.inverse_gain, "bias": self.bias}
+        fit = fit_pixels(shifted, self.read_variance, design, prior, **given)
+        return fit, Problem(shifted, self.read_variance, design, prior, *given.values())
 
-    def joint(self, design, prior, offset, fixed=None):
-        """Pixels and, where offset is not None, the offset of each session, by Gauss-Newton on both.
+    def settle(self, design, shared, typical):
+        """Estimate what is shared until it stands; returns the design, with the error that maps share, and `Shared`.
 
-        Returns fit, offset (S,), its error, d(B, gamma)/d(offset) of the mean pixel (S, 2).
+        typical [ADU] : noise of a pixel in a map.
         """
+        free = max(1, design.temperature.size - 3 - shared.offset.size)
+        for _ in range(MOST_ROUNDS):
+            fit, problem = self.fit(design, shared.prior(self.bright), shared.offset)
+            good = _ordinary(fit)
+            common = self.residuals(fit, design, shared.offset, good)
+            self.shared_error = math.sqrt(float(np.sum(common**2)) / free)
+            variance = self.shared_error**2 if self.shared_error > 0.05 * typical else 0.0
+            design = replace(design, common_variance=np.full_like(design.x, variance))
+            good &= fit.reach < OUTLIER
+            step, error = _solved(shared, *self._sums(shared, fit, problem, good))
+            moved = self._scatters(shared.moved(step), fit, problem, good)
+            still = np.all(np.abs(step) < 0.1 * error) and np.allclose(moved.sigma, shared.sigma, rtol=0.05)
+            shared = moved
+            if still:
+                break
+        return design, shared
+
+    def _sums(self, shared, fit, problem, good):
+        """Equations of the shared numbers, summed over pixels."""
+        score, information = shared_equations(shared, fit, problem, self.session, self.bright)
+        return score[:, good].sum(axis=1), information[:, :, good].sum(axis=2)
+
+    def _scatters(self, shared, fit, problem, good):
+        """Return ``shared`` with the scatters of B and gamma about its means."""
+        sigma = shared.sigma.copy()
+        for i in shared.parameters:
+            off, variance = self._off(shared, fit, problem, i)
+            told = good & np.isfinite(variance)
+            floor = LEAST_SCATTER[i] * (abs(shared.mean[0, 0]) if i == 0 else 1.0)
+            classes = (~self.bright, self.bright) if shared.own_sigma[i] else (True, None)
+            for j, where in enumerate(classes):
+                use = told if where is True else told & where if where is not None else None
+                if use is None:
+                    sigma[i, j] = sigma[i, 0]
+                elif use.any():
+                    found, error = scatter(off[use], variance[use])
+                    sigma[i, j] = max(floor, math.sqrt(found) if found > SEEN * error else 0.0)
+        return replace(shared, sigma=sigma)
+
+    def _off(self, shared, fit, problem, index):
+        """What the data alone say of B (0) or gamma (1) less the mean, and its variance; each (m,)."""
+        value, variance = own_values(fit, problem, index)
+        return value - np.where(self.bright, shared.mean[index, 1], shared.mean[index, 0]), variance
+
+    def separated(self, design, shared):
+        """Return ``shared`` with means and scatters of bright pixels apart where the data show a difference."""
+        if min(np.count_nonzero(self.bright), np.count_nonzero(~self.bright)) < FEWEST:
+            return shared
+        fit, problem = self.fit(design, shared.prior(self.bright), shared.offset)
+        good = _ordinary(fit)
+        own_mean, own_sigma = shared.own_mean.copy(), shared.own_sigma.copy()
+        for i in shared.parameters:
+            off, variance = self._off(shared, fit, problem, i)
+            found = []
+            for where in (~self.bright, self.bright):
+                use = good & where & np.isfinite(variance) & (fit.reach < OUTLIER)
+                if np.count_nonzero(use) < FEWEST:
+                    break
+                weight = 1.0 / (variance[use] + shared.sigma[i, 0] ** 2)
+                mean = float(np.sum(weight * off[use]) / np.sum(weight))
+                found.append((mean, 1.0 / np.sum(weight), *scatter(off[use] - mean, variance[use])))
+            if len(found) == 2:
+                (m, v, s, e), (m2, v2, s2, e2) = found
+                own_mean[i] = abs(m - m2) > SIGNIFICANT * math.sqrt(v + v2)
+                own_sigma[i] = abs(s - s2) > SIGNIFICANT * math.hypot(e, e2)
+        if not (own_mean.any() or own_sigma.any()):
+            return shared
+        return replace(shared, own_mean=own_mean, own_sigma=own_sigma)
+
+    def errors(self, design, shared):
+        """Errors of offsets (S,) and of means (2, 2), pixels behind the means (2, 2), root of the reduced chi-square."""
+        fit, problem = self.fit(design, shared.prior(self.bright), shared.offset)
+        good = _ordinary(fit) & (fit.reach < OUTLIER)
+        _, found = _solved(shared, *self._sums(shared, fit, problem, good))
+        offset, means = np.full(shared.offset.size, math.inf), np.zeros((2, 2))
+        pixels = np.full((2, 2), np.count_nonzero(good))
+        for (kind, place), error in zip(shared.columns, found, strict=True):
+            if kind == "offset":
+                offset[place] = error
+            else:
+                means[kind, slice(None) if place < 0 else place] = error
+                if place >= 0:
+                    pixels[kind, place] = np.count_nonzero(good & (self.bright == bool(place)))
+        return offset, means, pixels, math.sqrt(max(1.0, _reduced(fit, good)))
+
+    def with_offset(self, design, prior):
+        """Fit with an offset of each session beside the free parameters of every pixel; returns `PixelFit`."""
         count = int(self.session.max()) + 1
-        free = offset is not None
-        offset = np.zeros(count) if not free else offset.copy()
-        if fixed is not None:
-            offset = fixed
-        error, slope = np.full(count, math.inf), np.zeros((count, 2))
-        fit, problem = self._fit(design, prior, offset)
-        for _ in range(3 if free else 0):
-            matrix, right, slope = self._offset_equations(fit, problem, _ordinary(fit))
-            cov = np.linalg.pinv(matrix)
-            error = np.sqrt(np.maximum(np.diag(cov), 0.0))
-            step = np.clip(cov @ right, -50.0, 50.0)
-            offset = offset + step
-            fit, problem = self._fit(design, prior, offset)
+        shared = Shared.start(count, 0.0, 0.0, 0.0, 0.0, offset_free=True, gamma_free=False)
+        shared = replace(shared, free=(True, False, False))
+        for _ in range(4):
+            fit, problem = self.fit(design, prior, shared.offset)
+            step, error = _solved(shared, *self._sums(shared, fit, problem, _ordinary(fit)))
             if np.all(np.abs(step) < 0.05 * error):
                 break
-        return fit, offset, error, slope
-
-    def _offset_equations(self, fit, problem, good):
-        """Normal equations (S, S), (S,) of the offsets with all else eliminated; sum over good pixels."""
-        state = np.stack([fit.p, fit.b, fit.gamma])
-        state[:, ~np.isfinite(fit.p)] = 0.0
-        problem.weigh(state)
-        u = problem._unit(state)
-        r = problem.y - u * state[0].astype(np.float32)
-        h, g, _, _ = problem.objective(state)
-        count = int(self.session.max()) + 1
-        columns = problem.columns
-        scale = np.stack([np.ones(state.shape[1]), state[0], state[0]])
-        k = problem.nuisances
-        inverse = None
-        if k:
-            inner = product(columns["nuisance"][: 2 * k - 1], problem.w) + problem.precision
-            inverse = (
-                1.0 / inner
-                if k == 1
-                else np.stack([inner[2], -inner[1], inner[0]]) / (inner[0] * inner[2] - inner[1] ** 2)
-            )
-            cross_theta = product(columns["cross"][: 3 * k], problem.w * u).reshape(k, 3, -1) * scale
-            right_n = product(columns["nuisance"][:k], problem.w * r)
-        theta, nuisance, own, direct = [], [], [], []
-        for s in range(count):
-            w = problem.w * (self.session == s)[:, None].astype(np.float32)
-            theta.append(product(columns["gradient"], w * u) * scale)
-            direct.append((w * r).sum(axis=0, dtype=np.float64))
-            own.append(w.sum(axis=0, dtype=np.float64))
-            if k:
-                nuisance.append(product(columns["nuisance"][:k], w))
-        matrix = np.zeros((count, count))
-        right = np.zeros(count)
-        hinv = _symmetric_inverse(h)
-        slope = np.zeros((count, 2))
-        weight = np.where(good, 1.0 / np.maximum(fit.cov[5] + fit.cov[3], 1e-12), 0.0)
-        solved = [_apply(inverse, n) for n in nuisance] if k else None
-        if k:
-            theta = [c - np.einsum("kim,km->im", cross_theta, q) for c, q in zip(theta, solved, strict=True)]
-            direct = [d - (q * right_n).sum(axis=0) for d, q in zip(direct, solved, strict=True)]
-        for s in range(count):
-            shift = np.einsum("ijm,jm->im", hinv, theta[s])
-            slope[s] = -np.average(shift[1:][:, good], axis=1, weights=weight[good]) if good.any() else 0.0
-            right[s] = (direct[s] - (shift * g).sum(axis=0))[good].sum()
-            for q in range(count):
-                value = (own[s] if s == q else 0.0) - (shift * theta[q]).sum(axis=0)
-                if k:
-                    value = value - (solved[s] * nuisance[q]).sum(axis=0)
-                matrix[s, q] = value[good].sum()
-        return matrix, right, slope
-
-    def centred(self, design, populations, good, bright, gamma_free, offset):
-        """Populations with their means improved by fits that the populations support.
-
-        Errors of a free fit depend on the values it found, which pulls a mean weighted by them; here both are taken
-        at the supported values (Newton's step on the marginal likelihood).
-        """
-        pairs = [list(populations[:2]), list(populations[2:])]
-        separate = populations[0] is not populations[2] or populations[1] is not populations[3]
-        for _ in range(2):
-            prior = Prior(
-                *(
-                    np.where(bright, getattr(pairs[1][i], name), getattr(pairs[0][i], name))
-                    for i in range(2)
-                    for name in ("mean", "sigma")
-                )
-            )
-            fit, _ = self._fit(design, prior, offset)
-            for place, where in enumerate((~bright, bright) if separate else (np.ones_like(bright),)):
-                for index in range(1 + gamma_free):
-                    found = pairs[place][index]
-                    use = good & where & (fit.reach < 5.0)
-                    value, variance = (fit.b, fit.gamma)[index][use], fit.cov[(3, 5)[index]][use]
-                    kept = np.maximum(1.0 - variance / found.sigma**2, 0.0)
-                    if np.sum(kept) > 0:
-                        mean = found.mean + float(np.sum(value - found.mean) / np.sum(kept))
-                        pairs[place][index] = replace(found, mean=mean)
-            if not separate:
-                pairs[1] = pairs[0]
-        return (*pairs[0], *pairs[1])
+            shared = shared.moved(step)
+        return fit
 
     def residuals(self, fit, design, offset, good):
         """Mean residual of each map over good pixels, weighted, (n,) [ADU]."""
@@ -286,12 +309,12 @@ class _Sample:
         held = replace(prior, gamma=0.0, gamma_sigma=0.0)
         zero = np.zeros(int(self.session.max()) + 1)
         found = {}
-        fits = {"neither": self.joint(design, held, None)[0]}
+        fits = {"neither": self.fit(design, held, zero)[0]}
         if gamma_free:
-            fits["gamma"] = self.joint(design, prior, None)[0]
+            fits["gamma"] = self.fit(design, prior, zero)[0]
         if offset_free:
-            fits["offset"] = self.joint(design, held, zero)[0]
-            fits["offset and gamma"] = self.joint(design, prior, zero)[0]
+            fits["offset"] = self.with_offset(design, held)
+            fits["offset and gamma"] = self.with_offset(design, prior)
         # The same pixels for all: those ordinary under the fullest explanation.
         good = _ordinary(list(fits.values())[-1])
         for name, fit in fits.items():
@@ -302,18 +325,11 @@ class _Sample:
         return found
 
 
-def _apply(inverse, vector):
-    """Inverse (1 or 3, m) of a symmetric k x k matrix times a vector (k, m)."""
-    if len(vector) == 1:
-        return inverse * vector
-    return np.stack(
-        [inverse[0] * vector[0] + inverse[1] * vector[1], inverse[1] * vector[0] + inverse[2] * vector[1]]
-    )
-
-
-def _symmetric_inverse(h):
-    full = h[[[0, 1, 2], [1, 3, 4], [2, 4, 5]]]
-    return np.moveaxis(np.linalg.inv(np.moveaxis(full, -1, 0) + 1e-12 * np.eye(3)), 0, -1)
+def _solved(shared, score, information):
+    """Step and errors of the shared numbers from their equations."""
+    weak = [WEAK[0 if kind == "offset" else 1 + kind] for kind, _ in shared.columns]
+    cov = np.linalg.inv(information + np.diag(1.0 / np.square(weak)))
+    return cov @ score, np.sqrt(np.diag(cov))
 
 
 def _ordinary(fit):
@@ -332,51 +348,3 @@ def _total(fit, good):
 def _reduced(fit, good):
     degrees = np.sum(np.maximum(fit.n_used[good] - 3.0, 1.0))
     return float(np.sum(fit.chi2[good]) / degrees) if degrees else 1.0
-
-
-def _population(fit, index, good, centre, width, enough):
-    """Distribution of B (index 1) or gamma (2) from pixels that know their own to better than ``enough``.
-
-    The wide prior (centre, width) of the fit is taken out of value and error first.
-    """
-    value = (fit.b, fit.gamma)[index - 1]
-    post = fit.cov[(3, 5)[index - 1]]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        own = 1.0 / (1.0 / post - 1.0 / width**2)
-        estimate = (value / post - centre / width**2) * own
-    usable = good & np.isfinite(estimate) & (own > 0)
-    chosen = usable & (own < enough**2)
-    if chosen.sum() < FEWEST and usable.any():
-        chosen = usable & (own <= np.quantile(own[usable], 0.1))
-    if chosen.sum() < 3:
-        return Population(float(centre), math.inf, float(width), int(chosen.sum()))
-    return distribution(estimate[chosen], own[chosen])
-
-
-def _populations(fit, good, bright, prior, gamma_free, slope, offset_error):
-    """Populations of B and gamma: ordinary, and bright where they differ: (b, gamma, b_bright, gamma_bright)."""
-    result = []
-    for index, width, enough in ((1, WIDE_B, 0.3 * prior.b), (2, WIDE_GAMMA, 0.15)):
-        centre = prior.b if index == 1 else prior.gamma
-        if index == 2 and not gamma_free:
-            held = Population(0.0, 0.0, 0.0, 0)
-            result.append((held, held))
-            continue
-        floor = 1e-3 * abs(centre) if index == 1 else 2e-4
-        both = _population(fit, index, good, centre, width, enough)
-        pair = [_population(fit, index, good & where, centre, width, enough) for where in (~bright, bright)]
-        one, two = pair
-        differ = min(one.pixels, two.pixels) >= FEWEST and (
-            abs(one.mean - two.mean) > SIGNIFICANT * math.hypot(one.error, two.error)
-            or not 0.5 < (two.sigma + 10 * floor) / (one.sigma + 10 * floor) < 2.0
-        )
-        extra = 0.0
-        if offset_error is not None and np.all(np.isfinite(offset_error)):
-            extra = float(np.sqrt(np.sum((slope[:, index - 1] * offset_error) ** 2)))
-        pair = [
-            replace(q, sigma=max(q.sigma, floor), error=math.hypot(q.error, extra))
-            for q in (pair if differ else (both,))
-        ]
-        result.append((pair[0], pair[-1]))
-    (b, b_bright), (gamma, gamma_bright) = result
-    return b, gamma, b_bright, gamma_bright
