@@ -118,45 +118,53 @@ def scatter(off, variances):
     return found, math.sqrt(2.0 / np.sum(1.0 / np.square(variances + found)))
 
 
-def own_values(fit, problem, index):
-    """What the data alone say of B (0) or gamma (1), given the prior of the other: value and variance, each (m,).
+class Posterior:
+    """Fits of pixels that the shared numbers support, linearised where they stand, in float64.
 
-    The variance is infinite where they say nothing.
+    fit : `PixelFit`, problem : its `Problem`.  state (3, m): p, B, gamma.  cov (6, m): 00 01 02 11 12 22.
     """
-    post, weight = fit.cov[(3, 5)[index]], problem.prior_weight[index]
-    kept = 1.0 - post * weight
-    with np.errstate(divide="ignore", invalid="ignore"):
+
+    def __init__(self, fit, problem):
+        self.problem = problem
+        self.state = np.stack([fit.p, fit.b, fit.gamma])
+        self.state[:, ~np.isfinite(fit.p)] = 0.0
+        h, self.gradient, *_ = problem.objective(self.state, weigh=True)
+        self.cov = inverse(h)
+
+    def own(self, index):
+        """What the data alone say of B (0) or gamma (1), given the prior of the other: value and variance, each (m,).
+
+        The variance is infinite where they say nothing.
+        """
+        post, mean = self.cov[(3, 5)[index]], self.problem.prior_mean[index]
+        kept = 1.0 - post * self.problem.prior_weight[index]
         told = kept > 1e-9
-        mean = problem.prior_mean[index]
-        value = mean + ((fit.b, fit.gamma)[index] - mean) / kept
-        return np.where(told, value, mean), np.where(told, post / kept, np.inf)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            value = mean + (self.state[1 + index] - mean) / kept
+            return np.where(told, value, mean), np.where(told, post / kept, np.inf)
 
+    def shared_equations(self, shared, session, bright):
+        """Score (k, m) and information (k, k, m) of the shared numbers, each pixel's own parameters integrated out.
 
-def shared_equations(shared, fit, problem, session, bright):
-    """Score (k, m) and information (k, k, m) of the shared numbers from each pixel, its own parameters integrated out.
-
-    Newton's step on the marginal likelihood of chosen pixels solves the sums over them.
-    """
-    state = np.stack([fit.p, fit.b, fit.gamma])
-    state[:, ~np.isfinite(fit.p)] = 0.0
-    problem.weigh(state)
-    h, gradient, *_ = problem.objective(state)
-    cov = inverse(h)[[[0, 1, 2], [1, 3, 4], [2, 4, 5]]]
-    columns, m = shared.columns, fit.p.size
-    score, coupling = np.zeros((len(columns), m)), np.zeros((len(columns), 3, m))
-    own = np.zeros((len(columns), len(columns), m))
-    if shared.free[0]:
-        s = slice(0, shared.offset.size)
-        score[s], coupling[s], own[s, s] = _offset_terms(problem, state, session, shared.offset.size)
-    for row, (kind, place) in enumerate(columns):
-        if kind != "offset":
-            weight = problem.prior_weight[kind] * (1.0 if place < 0 else bright == bool(place))
-            score[row] = weight * (state[1 + kind] - problem.prior_mean[kind])
-            coupling[row, 1 + kind] = -weight
-            own[row, row] = weight
-    shift = np.einsum("ijm,gjm->gim", cov, coupling)
-    score -= np.einsum("gim,im->gm", shift, gradient)
-    return score, own - np.einsum("gim,him->ghm", shift, coupling)
+        Newton's step on the marginal likelihood of chosen pixels solves the sums over them.
+        """
+        columns, m = shared.columns, self.state.shape[1]
+        score, coupling = np.zeros((len(columns), m)), np.zeros((len(columns), 3, m))
+        own = np.zeros((len(columns), len(columns), m))
+        if shared.free[0]:
+            s = slice(0, shared.offset.size)
+            terms = _offset_terms(self.problem, self.state, session, shared.offset.size)
+            score[s], coupling[s], own[s, s] = terms
+        for row, (kind, place) in enumerate(columns):
+            if kind != "offset":
+                weight = self.problem.prior_weight[kind] * (1.0 if place < 0 else bright == bool(place))
+                score[row] = weight * (self.state[1 + kind] - self.problem.prior_mean[kind])
+                coupling[row, 1 + kind] = -weight
+                own[row, row] = weight
+        cov = self.cov[[[0, 1, 2], [1, 3, 4], [2, 4, 5]]]
+        shift = np.einsum("ijm,gjm->gim", cov, coupling)
+        score -= np.einsum("gim,im->gm", shift, self.gradient)
+        return score, own - np.einsum("gim,him->ghm", shift, coupling)
 
 
 def _offset_terms(problem, state, session, count):
@@ -164,7 +172,7 @@ def _offset_terms(problem, state, session, count):
 
     The error of each pixel's bias is eliminated.
     """
-    unit = problem.unit(state)
+    unit = problem._unit(state)
     weighted = problem.w * (problem.y - unit * state[0].astype(np.float32))
     scale = np.stack([np.ones_like(state[0]), state[0], state[0]])
     k, c = problem.nuisances, problem.columns

@@ -17,10 +17,9 @@ from utils.kernels.dark_population import (
     LEAST_SCATTER,
     WEAK,
     Population,
+    Posterior,
     Shared,
-    own_values,
     scatter,
-    shared_equations,
 )
 
 KELVIN = 273.15
@@ -123,20 +122,19 @@ def sensor_law(
     common = data.residuals(fit, design, shared.offset, good)
     wide = wide_prior(shared.mean[0, 0], shared.mean[1, 0], gamma_free)
     more = _shared_errors(data, design, shared.offset, wide, separable)
+    # In the order of the fields: B and gamma of ordinary pixels, then of bright ones.
     populations = [
-        [
-            Population(
-                float(shared.mean[i, j]),
-                math.hypot(means[i, j], more[i]),
-                float(shared.sigma[i, j]),
-                int(pixels[i, j]),
-            )
-            for j in range(2)
-        ]
+        Population(
+            float(shared.mean[i, j]),
+            math.hypot(means[i, j], more[i]),
+            float(shared.sigma[i, j]),
+            int(pixels[i, j]),
+        )
+        if i in shared.parameters
+        else Population(0.0, 0.0, 0.0, 0)
+        for j in range(2)
         for i in range(2)
     ]
-    if not gamma_free:
-        populations[1] = [Population(0.0, 0.0, 0.0, 0)] * 2
     hypotheses, straight, curved = {}, math.nan, math.nan
     if thorough:
         hypotheses = data.hypotheses(design, wide, gamma_free, separable)
@@ -145,7 +143,7 @@ def sensor_law(
         )
     return SensorLaw(
         design,
-        *(populations[i][j] for j in range(2) for i in range(2)),
+        *populations,
         shared.offset,
         error,
         separable,
@@ -190,6 +188,11 @@ class _Sample:
         fit = fit_pixels(shifted, self.read_variance, design, prior, **given)
         return fit, Problem(shifted, self.read_variance, design, prior, *given.values())
 
+    def look(self, design, shared):
+        """Fit every pixel as what is shared supports it; returns fit, pixels that speak for the sensor, `Posterior`."""
+        fit, problem = self.fit(design, shared.prior(self.bright), shared.offset)
+        return fit, _ordinary(fit) & (fit.reach < OUTLIER), Posterior(fit, problem)
+
     def settle(self, design, shared, typical):
         """Estimate what is shared until it stands; returns the design, with the error that maps share, and `Shared`.
 
@@ -197,87 +200,81 @@ class _Sample:
         """
         free = max(1, design.temperature.size - 3 - shared.offset.size)
         for _ in range(MOST_ROUNDS):
-            fit, problem = self.fit(design, shared.prior(self.bright), shared.offset)
-            good = _ordinary(fit)
+            fit, good, posterior = self.look(design, shared)
             common = self.residuals(fit, design, shared.offset, good)
             self.shared_error = math.sqrt(float(np.sum(common**2)) / free)
             variance = self.shared_error**2 if self.shared_error > 0.05 * typical else 0.0
             design = replace(design, common_variance=np.full_like(design.x, variance))
-            good &= fit.reach < OUTLIER
-            step, error = _solved(shared, *self._sums(shared, fit, problem, good))
-            moved = self._scatters(shared.moved(step), fit, problem, good)
+            step, error = self._solved(shared, posterior, good)
+            moved = self._scatters(shared.moved(step), posterior, good)
             still = np.all(np.abs(step) < 0.1 * error) and np.allclose(moved.sigma, shared.sigma, rtol=0.05)
             shared = moved
             if still:
                 break
         return design, shared
 
-    def _sums(self, shared, fit, problem, good):
-        """Equations of the shared numbers, summed over pixels."""
-        score, information = shared_equations(shared, fit, problem, self.session, self.bright)
-        return score[:, good].sum(axis=1), information[:, :, good].sum(axis=2)
+    def _solved(self, shared, posterior, good):
+        """Step and errors of the shared numbers from the pixels ``good``."""
+        score, information = posterior.shared_equations(shared, self.session, self.bright)
+        weak = [WEAK[0 if kind == "offset" else 1 + kind] for kind, _ in shared.columns]
+        cov = np.linalg.inv(information[:, :, good].sum(axis=2) + np.diag(1.0 / np.square(weak)))
+        return cov @ score[:, good].sum(axis=1), np.sqrt(np.diag(cov))
 
-    def _scatters(self, shared, fit, problem, good):
+    def _off(self, shared, posterior, index):
+        """What the data alone say of B (0) or gamma (1) less the mean, and its variance; each (m,)."""
+        value, variance = posterior.own(index)
+        return value - np.where(self.bright, shared.mean[index, 1], shared.mean[index, 0]), variance
+
+    def _scatters(self, shared, posterior, good):
         """Return ``shared`` with the scatters of B and gamma about its means."""
         sigma = shared.sigma.copy()
         for i in shared.parameters:
-            off, variance = self._off(shared, fit, problem, i)
+            off, variance = self._off(shared, posterior, i)
             told = good & np.isfinite(variance)
             floor = LEAST_SCATTER[i] * (abs(shared.mean[0, 0]) if i == 0 else 1.0)
-            classes = (~self.bright, self.bright) if shared.own_sigma[i] else (True, None)
+            classes = (~self.bright, self.bright) if shared.own_sigma[i] else (np.ones_like(good),)
             for j, where in enumerate(classes):
-                use = told if where is True else told & where if where is not None else None
-                if use is None:
-                    sigma[i, j] = sigma[i, 0]
-                elif use.any():
+                use = told & where
+                if use.any():
                     found, error = scatter(off[use], variance[use])
-                    sigma[i, j] = max(floor, math.sqrt(found) if found > SEEN * error else 0.0)
+                    sigma[i, j:] = max(floor, math.sqrt(found) if found > SEEN * error else 0.0)
         return replace(shared, sigma=sigma)
-
-    def _off(self, shared, fit, problem, index):
-        """What the data alone say of B (0) or gamma (1) less the mean, and its variance; each (m,)."""
-        value, variance = own_values(fit, problem, index)
-        return value - np.where(self.bright, shared.mean[index, 1], shared.mean[index, 0]), variance
 
     def separated(self, design, shared):
         """Return ``shared`` with means and scatters of bright pixels apart where the data show a difference."""
-        if min(np.count_nonzero(self.bright), np.count_nonzero(~self.bright)) < FEWEST:
-            return shared
-        fit, problem = self.fit(design, shared.prior(self.bright), shared.offset)
-        good = _ordinary(fit)
+        _, good, posterior = self.look(design, shared)
         own_mean, own_sigma = shared.own_mean.copy(), shared.own_sigma.copy()
         for i in shared.parameters:
-            off, variance = self._off(shared, fit, problem, i)
+            off, variance = self._off(shared, posterior, i)
+            classes = [good & np.isfinite(variance) & where for where in (~self.bright, self.bright)]
+            if min(np.count_nonzero(use) for use in classes) < FEWEST:
+                continue
             found = []
-            for where in (~self.bright, self.bright):
-                use = good & where & np.isfinite(variance) & (fit.reach < OUTLIER)
-                if np.count_nonzero(use) < FEWEST:
-                    break
+            for use in classes:
                 weight = 1.0 / (variance[use] + shared.sigma[i, 0] ** 2)
                 mean = float(np.sum(weight * off[use]) / np.sum(weight))
                 found.append((mean, 1.0 / np.sum(weight), *scatter(off[use] - mean, variance[use])))
-            if len(found) == 2:
-                (m, v, s, e), (m2, v2, s2, e2) = found
-                own_mean[i] = abs(m - m2) > SIGNIFICANT * math.sqrt(v + v2)
-                own_sigma[i] = abs(s - s2) > SIGNIFICANT * math.hypot(e, e2)
+            (mean, error, width, unsure), (mean_2, error_2, width_2, unsure_2) = found
+            own_mean[i] = abs(mean - mean_2) > SIGNIFICANT * math.sqrt(error + error_2)
+            own_sigma[i] = abs(width - width_2) > SIGNIFICANT * math.hypot(unsure, unsure_2)
         if not (own_mean.any() or own_sigma.any()):
             return shared
         return replace(shared, own_mean=own_mean, own_sigma=own_sigma)
 
     def errors(self, design, shared):
         """Errors of offsets (S,) and of means (2, 2), pixels behind the means (2, 2), root of the reduced chi-square."""
-        fit, problem = self.fit(design, shared.prior(self.bright), shared.offset)
-        good = _ordinary(fit) & (fit.reach < OUTLIER)
-        _, found = _solved(shared, *self._sums(shared, fit, problem, good))
+        fit, good, posterior = self.look(design, shared)
         offset, means = np.full(shared.offset.size, math.inf), np.zeros((2, 2))
         pixels = np.full((2, 2), np.count_nonzero(good))
+        _, found = self._solved(shared, posterior, good)
         for (kind, place), error in zip(shared.columns, found, strict=True):
             if kind == "offset":
                 offset[place] = error
+            elif place < 0:
+                means[kind] = error
             else:
-                means[kind, slice(None) if place < 0 else place] = error
-                if place >= 0:
-                    pixels[kind, place] = np.count_nonzero(good & (self.bright == bool(place)))
+                means[kind, place] = error
+                pixels[kind, place] = np.count_nonzero(good & (self.bright == bool(place)))
         return offset, means, pixels, math.sqrt(max(1.0, _reduced(fit, good)))
 
     def with_offset(self, design, prior):
@@ -287,7 +284,7 @@ class _Sample:
         shared = replace(shared, free=(True, False, False))
         for _ in range(4):
             fit, problem = self.fit(design, prior, shared.offset)
-            step, error = _solved(shared, *self._sums(shared, fit, problem, _ordinary(fit)))
+            step, error = self._solved(shared, Posterior(fit, problem), _ordinary(fit))
             if np.all(np.abs(step) < 0.05 * error):
                 break
             shared = shared.moved(step)
@@ -323,13 +320,6 @@ class _Sample:
             degrees = float(np.sum(fit.n_used[good])) - parameters * pixels - zero.size * ("offset" in name)
             found[name] = (chi2, degrees)
         return found
-
-
-def _solved(shared, score, information):
-    """Step and errors of the shared numbers from their equations."""
-    weak = [WEAK[0 if kind == "offset" else 1 + kind] for kind, _ in shared.columns]
-    cov = np.linalg.inv(information + np.diag(1.0 / np.square(weak)))
-    return cov @ score, np.sqrt(np.diag(cov))
 
 
 def _ordinary(fit):
