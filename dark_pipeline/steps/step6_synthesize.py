@@ -1,5 +1,7 @@
 """Synthetic darks from the models alone: 1-D at temperatures, 2-D at temperatures and exposures, and a single one."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 
 from dark_pipeline.products import MODEL_2D
@@ -40,8 +42,8 @@ def run_1d(config, context):
             model = DarkModel.load(folder)
             wanted = config.temps if config.temps is not None else _measured(folder / MAPS_1D[0])
             names = unique_names([f"{folder.name}/synthetic_dark_{label(t, 2)}" for t in wanted])
-            for temperature, name in zip(wanted, names, strict=True):
-                _write(config, record, model, f"{name}.fits", temperature, exposure, EQUATION_1D, None)
+            plan = [(f"{name}.fits", float(T), exposure) for T, name in zip(wanted, names, strict=True)]
+            _write_all(config, record, model, plan, two=False)
             count += len(wanted)
             _warn_outside(record, model, [(t, None) for t in wanted])
         step.summary = f"{counted(count, 'synthetic dark')}" if count else "no 1-D model, none made"
@@ -67,8 +69,8 @@ def run_2d(config, context):
                 for T, t in wanted
             ]
         )
-        for (temperature, exposure), name in zip(wanted, names, strict=True):
-            _write(config, record, model, f"{name}.fits", temperature, exposure, EQUATION_2D, exposure)
+        plan = [(f"{name}.fits", *at) for at, name in zip(wanted, names, strict=True)]
+        _write_all(config, record, model, plan, two=True)
         _warn_outside(record, model, wanted)
         step.summary = counted(len(wanted), "synthetic dark")
 
@@ -88,7 +90,7 @@ def run_single(config, context):
             return
         temperature, exposure = config.temp_single, config.exptime_single
         name = f"synthetic_2d_dark_T{label(temperature, 2)}_E{exposure_label(exposure)}.fits"
-        _write(config, record, model, name, temperature, exposure, EQUATION_2D, exposure)
+        _write_all(config, record, model, [(name, temperature, exposure)], two=True)
         _warn_outside(record, model, [(temperature, exposure)])
         step.summary = name
 
@@ -143,15 +145,51 @@ def _warn_outside(record, model, wanted):
         )
 
 
-def _write(config, record, model, name, temperature, exposure, equation, known_exposure):
-    """Write one synthetic dark; known_exposure None: the model holds for its own exposure only."""
-    value, sigma, dq = model.evaluate(temperature, 1.0 if known_exposure is None else exposure)
-    unit = config.unit
-    if unit == "adu":
-        value, sigma = value * np.float32(exposure), sigma * np.float32(exposure)
-        if config.add_bias:
-            level, error, bias_dq = BiasModel.load(config.output_dir / BIAS).evaluate(temperature)
-            value, sigma, dq = value + level, np.hypot(sigma, error), dq | bias_dq
+def _write_all(config, record, model, plan, *, two):
+    """Write synthetic darks, plan : list of (name, T, t); threads take one each.
+
+    two : the model knows the exposure; else it holds for its own only.
+    """
+    bias = BiasModel.load(config.output_dir / BIAS) if config.unit == "adu" and config.add_bias else None
+    inputs = [{"file": path.name, "datasum": view_planes(path)[0].get("DATASUM")} for path in model.paths]
+    paths = [record.claim(config.output_dir / name) for name, _, _ in plan]
+
+    def one(task):
+        path, (_, temperature, exposure) = task
+        value, sigma, dq = _evaluate(config, model, bias, temperature, exposure, two)
+        cards = _cards(config, model, temperature, exposure, two)
+        write_product(
+            path,
+            value,
+            prodtype="SYNTHETIC_DARK",
+            unit=config.unit,
+            cards=cards,
+            uncert=sigma,
+            dq=dq,
+            inputs=inputs,
+        )
+
+    with ThreadPoolExecutor(max(1, config.shared.jobs)) as pool:
+        list(pool.map(one, zip(paths, plan, strict=True)))
+    for path, (_, temperature, exposure) in zip(paths, plan, strict=True):
+        record.add_product(path, "SYNTHETIC_DARK", temperature=float(temperature), exposure=float(exposure))
+
+
+def _evaluate(config, model, bias, temperature, exposure, two):
+    """Value, sigma and dq in the unit asked for."""
+    value, sigma, dq = model.evaluate(temperature, exposure if two else 1.0)
+    if config.unit == "adu":
+        value *= np.float32(exposure)
+        sigma *= np.float32(exposure)
+        if bias is not None:
+            level, error, bias_dq = bias.evaluate(temperature)
+            value += level
+            sigma, dq = np.hypot(sigma, error), dq | bias_dq
+    return value, sigma, dq
+
+
+def _cards(config, model, temperature, exposure, two):
+    """Cards of one synthetic dark."""
     cards = {key: model.header[key] for key in _FROM_MODEL if key in model.header}
     cards |= {
         "CALTYPE": ("DARK", "kind of the frame"),
@@ -160,20 +198,18 @@ def _write(config, record, model, name, temperature, exposure, equation, known_e
         "TEMPMIN": (float(temperature), "[degC] lowest"),
         "TEMPMAX": (float(temperature), "[degC] highest"),
         "EXPTIME": (float(exposure), "[s] exposure of this dark"),
-        "MODEL": (equation, "what was evaluated"),
+        "MODEL": (EQUATION_2D if two else EQUATION_1D, "what was evaluated"),
         "T_MIN": (model.t_min, "[degC] lowest temperature fitted"),
         "T_MAX": (model.t_max, "[degC] highest temperature fitted"),
         "E_MIN": (model.e_min, "[s] shortest exposure fitted"),
         "E_MAX": (model.e_max, "[s] longest exposure fitted"),
         "WITHBIAS": (config.add_bias, "the bias of this temperature is included"),
-        "EXTRAP": (bool(model.extrapolates(temperature, known_exposure)), "outside the fitted range"),
+        "EXTRAP": (
+            bool(model.extrapolates(temperature, exposure if two else None)),
+            "outside the fitted range",
+        ),
     }
     for key in ("DATE-BEG", "DATE-AVG", "DATE-END"):
         if key in model.header:
             cards[key] = (model.header[key], "UTC, frames behind the model")
-    inputs = [{"file": path.name, "datasum": view_planes(path)[0].get("DATASUM")} for path in model.paths]
-    path = record.claim(config.output_dir / name)
-    write_product(
-        path, value, prodtype="SYNTHETIC_DARK", unit=unit, cards=cards, uncert=sigma, dq=dq, inputs=inputs
-    )
-    record.add_product(path, "SYNTHETIC_DARK", temperature=float(temperature), exposure=float(exposure))
+    return cards
