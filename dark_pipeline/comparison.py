@@ -28,14 +28,7 @@ def real_rate(maps, index, where):
 
 def bias_variance(maps, index, where):
     """Variance of the bias under a map [ADU^2], (m,) or 0."""
-    bias = maps.bias_error(where)
-    if bias is None:
-        return 0.0
-    if bias.var_b is None:
-        return bias.var_a
-    t = float(maps.temperature[index])
-    # In float64: the terms cancel far from 0 degC.
-    return bias.var_a.astype(np.float64) + t * (2.0 * bias.cov_ab.astype(np.float64) + t * bias.var_b)
+    return 0.0 if maps.bias is None else maps.bias.variance(maps.temperature[index], where)
 
 
 def all_in_sample(maps, model, *, two, jobs=1):

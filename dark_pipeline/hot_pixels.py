@@ -7,10 +7,13 @@ import numpy as np
 from dark_pipeline.config import MOST_CANDIDATES, WARM_SIGMA
 from utils.fits_io.frame_stack import FrameStack
 from utils.kernels import dark_noise, noise
+from utils.kernels.pieces import in_pieces
 
 ABLE = 1.5
 """A group can tell a hot pixel where the limit is so many times what it needs to be significant."""
 SATURATED_MOST = 0.02
+TYPICAL_PIXELS = 1 << 17
+"""Pixels of a regular sample of which the typical error of a group is taken."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,17 +28,18 @@ class HotPixels:
     exposure: float
 
 
-def find_hot(groups, rates, sigmas, saturated, config, b):
+def find_hot(groups, planes, config, b):
     """Judge pixels at the hottest temperature that is not saturated, in its longest exposure.
 
-    groups : list of `DarkGroup`.  rates, sigmas, saturated : functions index -> map (ny, nx) [ADU/s, ADU/s, bool].
-    b : coefficient of temperature [1/degC], which scales the limit to the other groups.
+    groups : list of `DarkGroup`.  planes : function (index, where) -> rate, sigma [ADU/s], saturated of some pixels (slice
+    or flat indices), (m,) each.  b : coefficient of temperature [1/degC], which scales the limit to the other groups.
     """
+    shape = groups[0].frames.frames.images[0].shape
     order = sorted(
         range(len(groups)), key=lambda i: (round(groups[i].temperature), groups[i].exposure), reverse=True
     )
-    chosen = next((i for i in order if saturated(i).mean() <= SATURATED_MOST), order[0])
-    judged, full = rates(chosen), saturated(chosen)
+    chosen = next((i for i in order if planes(i, slice(None))[2].mean() <= SATURATED_MOST), order[0])
+    judged, _, full = planes(chosen, slice(None))
     usable = np.isfinite(judged) & ~full
     values = judged[usable]
     middle = float(np.median(values)) if values.size else 0.0
@@ -45,23 +49,22 @@ def find_hot(groups, rates, sigmas, saturated, config, b):
     at = groups[chosen]
     above, warm = full | (judged > limit), full | (judged > warm_limit)
     candidates = np.flatnonzero(warm)
+    regular = np.arange(0, judged.size, judged.size // TYPICAL_PIXELS | 1)
     told, significant = np.zeros(candidates.size, int), np.zeros(candidates.size, int)
     for index, group in enumerate(groups):
-        sigma = sigmas(index)
         here = max(limit, 1e-9) * np.exp(b * (group.temperature - at.temperature))
-        if not here > ABLE * config.hot_sigma * float(np.nanmedian(sigma)):
+        if not here > ABLE * config.hot_sigma * float(np.nanmedian(planes(index, regular)[1])):
             continue
-        rate, error = rates(index).reshape(-1)[candidates], sigma.reshape(-1)[candidates]
-        good = saturated(index).reshape(-1)[candidates]
+        rate, error, saturated = planes(index, candidates)
         told += 1
         with np.errstate(invalid="ignore"):
-            significant += good | (rate > config.hot_sigma * error)
+            significant += saturated | (rate > config.hot_sigma * error)
     sure = np.zeros(judged.size, bool)
     sure[candidates] = (2 * significant >= told) & (told > 0)
     if config.hot_threshold is not None:
         sure[candidates[told == 0]] = True
-    hot = above & sure.reshape(judged.shape)
-    return HotPixels(hot, warm & ~hot, limit, warm_limit, at.temperature, at.exposure)
+    hot = (above & sure).reshape(shape)
+    return HotPixels(hot, warm.reshape(shape) & ~hot, limit, warm_limit, at.temperature, at.exposure)
 
 
 class Scatter:
@@ -70,28 +73,32 @@ class Scatter:
     def __init__(self, shape):
         self._squares, self._dof = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
 
-    def add(self, variance, expected, n_used):
-        """Add one group: scatter and expected variance of a sample [ADU^2], samples used; each (ny, nx)."""
-        dof = n_used.astype(np.float32) - 1.0
-        good = np.isfinite(variance) & (dof > 0)
-        self._squares += np.where(good, variance * dof / expected, 0.0)
-        self._dof += np.where(good, dof, 0.0)
+    def add(self, part, variance, expected, n_used):
+        """Add one group in a slice of the flat maps: scatter and expected variance of a sample [ADU^2], samples used."""
+        dof = n_used.astype(np.float32) - np.float32(1.0)
+        dof[~(np.isfinite(variance) & (dof > 0))] = 0.0
+        self._squares.reshape(-1)[part] += np.where(dof > 0, variance, np.float32(0.0)) * dof / expected
+        self._dof.reshape(-1)[part] += dof
 
     def noisy(self):
         """Pixels whose scatter is beyond the noise model and the sensor's own distribution, bool (ny, nx)."""
         if not (self._dof > 0).any():
             return np.zeros(self._dof.shape, bool)
+        thin = tuple(slice(None, None, max(1, size // 512)) for size in self._dof.shape)
+        found = np.empty(self._dof.shape, bool)
         with np.errstate(invalid="ignore", divide="ignore"):
-            ratio = self._squares / self._dof
-        thin = tuple(slice(None, None, max(1, size // 512)) for size in ratio.shape)
-        prior, prior_dof = noise.variance_prior(ratio[thin], self._dof[thin])
-        return noise.moderate_variance(ratio, self._dof, np.float32(prior), np.float32(prior_dof))[1]
+            prior, prior_dof = noise.variance_prior(self._squares[thin] / self._dof[thin], self._dof[thin])
+            for flag, squares, dof in in_pieces(found, self._squares, self._dof):
+                flag[:] = noise.moderate_variance(
+                    squares / dof, dof, np.float32(prior), np.float32(prior_dof)
+                )[1]
+        return found
 
 
 def find_telegraph(groups, noisy, screening, expected):
     """Noisy pixels that jump between two or three levels, bool (ny, nx).
 
-    expected : function index -> variance of a sample (ny, nx) [ADU^2].
+    expected : function (index, where) -> variance of a sample of the pixels at flat indices, (c,) [ADU^2].
     """
     result = np.zeros(noisy.shape, bool)
     candidates = np.flatnonzero(noisy)
@@ -108,7 +115,7 @@ def find_telegraph(groups, noisy, screening, expected):
                 raw = stack.frame_view(number).reshape(-1)[candidates].astype(np.float64)
                 rows[number] = (raw * image.bscale + image.bzero) / screening.adu_scale
         samples.append(rows)
-        sigmas.append(np.sqrt(expected(index).reshape(-1)[candidates]))
+        sigmas.append(np.sqrt(expected(index, candidates)))
     if samples:
         levels, _ = dark_noise.count_levels(samples, sigmas)
         result.reshape(-1)[candidates[levels > 1]] = True

@@ -46,10 +46,13 @@ def map_names(groups):
     return [tuple(f"{name}.fits".split("/")) for name in unique_names(names)]
 
 
-def write_map(maker, group, folder, name, rate, sigma, dq, rejected, misfit):
-    """Write one dark-current map."""
-    config, record = maker.config, maker.record
-    path = record.claim(config.output_dir / MAPS / folder / name)
+def claim_map(maker, folder, name):
+    """Announce one dark-current map; returns its path."""
+    return maker.record.claim(maker.config.output_dir / MAPS / folder / name)
+
+
+def write_map(maker, group, path, rate, sigma, dq, rejected, misfit):
+    """Write one dark-current map; threads may call it."""
     frames = group.frames.frames
     write_product(
         path,
@@ -68,9 +71,13 @@ def write_map(maker, group, folder, name, rate, sigma, dq, rejected, misfit):
         },
         uncert=sigma,
         dq=dq,
-        inputs=frames.inputs(masters.input_datasums(frames, config.shared.jobs)),
+        inputs=frames.inputs(masters.input_datasums(frames, 1)),
     )
-    record.add_product(
+
+
+def add_map(maker, group, path, folder, misfit):
+    """List one dark-current map that was written."""
+    maker.record.add_product(
         path,
         "DARK_CURRENT",
         temperature=group.temperature,

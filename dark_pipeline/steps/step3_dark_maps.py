@@ -1,6 +1,8 @@
 """Combine each group of darks, take the bias off, and judge pixels: dark-current maps, hot and unstable pixels."""
 
 import math
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import numpy as np
 
@@ -13,6 +15,7 @@ from utils.fits_io.naming import counted, label
 from utils.fits_io.products import DQ
 from utils.fits_io.spool import ArraySpool
 from utils.kernels import combine, dark_noise, noise
+from utils.kernels.pieces import PIECE, in_pieces
 
 TRANSFER_PIXELS, TRANSFER_BRIGHT = 20000, 3000
 """Pixels of each group from which gain and full well are found: of all kinds, and the brightest."""
@@ -70,7 +73,6 @@ class MapMaker:
         self._settle_read_noise()
         b, self.misfit = law_of_levels(groups, [self._pixel_variance(group) for group in groups])
         self.b = ASSUMED_B if b is None else b
-        self._planes = None
 
     def _gain_from_user(self):
         """ADU per electron: --gain, --detector, the frames' headers, the bias's; None where none tells."""
@@ -105,12 +107,14 @@ class MapMaker:
         own = group.frames.within**2 if math.isfinite(group.frames.within) else 0.0
         return max(own, self.read_number) / len(group.frames.frames)
 
-    def bias_at(self, group):
-        """Bias and its error at the group's temperature, (ny, nx) [ADU], or zeros."""
-        if self.bias is None:
-            return np.zeros(self.shape, np.float32), np.zeros(self.shape, np.float32)
-        value, sigma, _ = self.bias.model.evaluate(group.temperature)
-        return value, sigma
+    def take_bias_off(self, group, value):
+        """Subtract the bias of the group's temperature from its level (ny, nx) [ADU], in place; returns it."""
+        if self.bias is not None:
+            model, t = self.bias.model, np.float32(group.temperature)
+            for level, a, b in in_pieces(value, model.a, model.b):
+                level -= a
+                level -= b * t
+        return value
 
     def combine_all(self, spool):
         """Combine every group; signals wait in the spool with their scatter."""
@@ -119,7 +123,7 @@ class MapMaker:
         for index in progress(range(len(self.groups)), len(self.groups), "dark maps"):
             group = self.groups[index]
             result = self._combine(group, self.options)
-            signal = result.value - self.bias_at(group)[0]
+            signal = self.take_bias_off(group, result.value)
             if len(group.frames.frames) > 1:
                 found.append(_transfer_sample(signal, result))
             for name, array in (("signal", signal), ("n_used", result.n_used), ("flags", result.flags)):
@@ -166,9 +170,9 @@ class MapMaker:
             )
         brightest = max(several, key=lambda group: group.signal)
         plain = masters.CombineOptions("mean", 4.0, self.options.jobs, self.options.memory_limit)
-        level = self.bias_at(brightest)[0]
         result = self._combine(brightest, plain, correct=False)
-        first = dark_noise.photon_transfer(*_transfer_sample(result.value - level, result), self.read_number)
+        signal = self.take_bias_off(brightest, result.value)
+        first = dark_noise.photon_transfer(*_transfer_sample(signal, result), self.read_number)
         self.full_well = first.full_well
         if self.inverse_gain is None and math.isfinite(first.inverse_gain):
             self.inverse_gain = first.inverse_gain
@@ -191,37 +195,40 @@ class MapMaker:
             record.value("full well above bias", self.full_well, "adu", section="camera")
         record.value("read noise used (median pixel)", math.sqrt(self.read_number), "adu", section="camera")
 
-    def sample_variance(self, group, signal):
-        """Expected variance of one sample at a signal, (ny, nx) float32 [ADU^2]."""
-        base = self.read_number if self.read_variance is None else self.read_variance
+    def sample_variance(self, group, signal, read):
+        """Expected variance of one sample at a signal, float32 [ADU^2]; read : variance without signal."""
         if self.inverse_gain is None:
             own = group.frames.within**2 if math.isfinite(group.frames.within) else 0.0
-            return np.maximum(base, np.float32(own)) + np.zeros_like(signal)
-        return base + np.float32(self.inverse_gain) * np.maximum(np.nan_to_num(signal), np.float32(0.0))
+            return np.maximum(read, np.float32(own)) + np.zeros_like(signal)
+        shot = np.fmax(signal, np.float32(0.0))
+        shot *= np.float32(self.inverse_gain)
+        shot += read
+        return shot
 
-    def ordinary_variance(self, index, spool):
+    def ordinary_variance(self, spool, index, where):
         """The same for pixels of the sensor's ordinary read noise: what unstable ones are judged by."""
-        own = self.read_variance
-        self.read_variance = None
-        expected = self.sample_variance(self.groups[index], spool.get((index, "signal")))
-        self.read_variance = own
-        return expected
+        signal = _stored(spool, (index, "signal"), where)
+        return self.sample_variance(self.groups[index], signal, np.float32(self.read_number))
 
-    def planes(self, spool, index):
-        """Rate, sigma [ADU/s], saturated, expected variance of one group (the last one asked for is kept)."""
-        if self._planes is None or self._planes[0] != index:
-            group = self.groups[index]
-            signal, n_used, flags = (spool.get((index, name)) for name in ("signal", "n_used", "flags"))
-            saturated = (flags & combine.SATURATED) != 0
-            if math.isfinite(self.full_well):
-                saturated |= signal > np.float32(dark_noise.LINEAR_RANGE * self.full_well)
-            expected = self.sample_variance(group, signal)
-            with np.errstate(divide="ignore", invalid="ignore"):
-                variance = expected / (n_used * np.float32(self.weight(group) / len(group.frames.frames)))
-            variance += np.square(self.bias_at(group)[1])
-            t = np.float32(group.exposure)
-            self._planes = index, (signal / t, np.sqrt(variance) / t, saturated, expected)
-        return self._planes[1]
+    def planes(self, spool, index, where):
+        """Rate and sigma [ADU/s], saturated, of some pixels of one group (slice or flat indices), (m,) each."""
+        group = self.groups[index]
+        signal, n_used, flags = (
+            _stored(spool, (index, name), where) for name in ("signal", "n_used", "flags")
+        )
+        saturated = (flags & combine.SATURATED) != 0
+        if math.isfinite(self.full_well):
+            saturated |= signal > np.float32(dark_noise.LINEAR_RANGE * self.full_well)
+        read = np.float32(self.read_number)
+        if self.read_variance is not None:
+            read = self.read_variance.reshape(-1)[where]
+        variance = self.sample_variance(group, signal, read)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            variance /= n_used * np.float32(self.weight(group) / len(group.frames.frames))
+        if self.bias is not None:
+            variance += self.bias.model.variance(group.temperature, where).astype(np.float32)
+        t = np.float32(group.exposure)
+        return signal / t, np.sqrt(variance) / t, saturated
 
     def weight(self, group):
         """Frames of a mean that is as certain as this combination."""
@@ -231,20 +238,18 @@ class MapMaker:
     def judge(self, spool):
         """Find hot, warm, noisy and telegraph pixels."""
         scatter = hot_pixels.Scatter(self.shape)
-        for index in range(len(self.groups)):
-            expected = self.ordinary_variance(index, spool)
-            scatter.add(spool.get((index, "variance")), expected, spool.get((index, "n_used")))
+
+        def add(part):
+            for index in range(len(self.groups)):
+                variance, n_used = (spool.part((index, name), part) for name in ("variance", "n_used"))
+                scatter.add(part, variance, self.ordinary_variance(spool, index, part), n_used)
+
+        with ThreadPoolExecutor(max(1, self.config.shared.jobs)) as pool:
+            list(pool.map(add, self._parts()))
         self.noisy = scatter.noisy()
-        self.hot = hot_pixels.find_hot(
-            self.groups,
-            lambda i: self.planes(spool, i)[0],
-            lambda i: self.planes(spool, i)[1],
-            lambda i: self.planes(spool, i)[2],
-            self.config,
-            self.b,
-        )
+        self.hot = hot_pixels.find_hot(self.groups, partial(self.planes, spool), self.config, self.b)
         self.telegraph = hot_pixels.find_telegraph(
-            self.groups, self.noisy, self.screening, lambda i: self.ordinary_variance(i, spool)
+            self.groups, self.noisy, self.screening, partial(self.ordinary_variance, spool)
         )
         record, at = self.record, self.hot
         record.value("hot pixels", int(at.hot.sum()), "pixels", section="pixels")
@@ -264,22 +269,46 @@ class MapMaker:
                 f"dark current does not fit that of the other groups, kept out of the models: {shown}"
             )
 
+    def _parts(self):
+        size = math.prod(self.shape)
+        return [slice(start, min(start + PIECE, size)) for start in range(0, size, PIECE)]
+
     def write_all(self, spool, names):
-        """Write the maps and the hot-pixel masks."""
-        for index, (group, (folder, name)) in enumerate(zip(self.groups, names, strict=True)):
-            rate, sigma, saturated, _ = self.planes(spool, index)
-            flags, n_used = spool.get((index, "flags")), spool.get((index, "n_used"))
-            dq = np.zeros(self.shape, np.int16)
-            dq[self.noisy] |= DQ.NOISY
-            dq[self.telegraph] |= DQ.TELEGRAPH
-            dq[self.hot.hot] |= DQ.HOT
-            dq[self.hot.warm] |= DQ.WARM
-            dq[saturated] |= DQ.SATURATED | DQ.DO_NOT_USE
-            dq[(flags & combine.NO_DATA) != 0] |= DQ.NO_DATA
-            rejected = 1.0 - float(n_used.mean(dtype=np.float64)) / len(group.frames.frames)
-            products.write_map(self, group, folder, name, rate, sigma, dq, rejected, bool(self.misfit[index]))
+        """Write the maps, threads one each, and the hot-pixel masks."""
+        common = np.zeros(self.shape, np.int16)
+        for where, bit in (
+            (self.noisy, DQ.NOISY),
+            (self.telegraph, DQ.TELEGRAPH),
+            (self.hot.hot, DQ.HOT),
+            (self.hot.warm, DQ.WARM),
+        ):
+            common[where] |= bit
+        paths = [products.claim_map(self, *name) for name in names]
+
+        def write(index):
+            rate, sigma = np.empty(self.shape, np.float32), np.empty(self.shape, np.float32)
+            dq, used = common.copy(), 0
+            for part in self._parts():
+                rate.reshape(-1)[part], sigma.reshape(-1)[part], saturated = self.planes(spool, index, part)
+                flags, bits = spool.part((index, "flags"), part), dq.reshape(-1)[part]
+                bits[saturated] |= DQ.SATURATED | DQ.DO_NOT_USE
+                bits[(flags & combine.NO_DATA) != 0] |= DQ.NO_DATA
+                used += int(spool.part((index, "n_used"), part).sum(dtype=np.int64))
+            group = self.groups[index]
+            rejected = 1.0 - used / (rate.size * len(group.frames.frames))
+            products.write_map(self, group, paths[index], rate, sigma, dq, rejected, bool(self.misfit[index]))
+
+        with ThreadPoolExecutor(max(1, self.config.shared.jobs)) as pool:
+            list(pool.map(write, range(len(self.groups))))
+        for group, path, (folder, _), misfit in zip(self.groups, paths, names, self.misfit, strict=True):
+            products.add_map(self, group, path, folder, bool(misfit))
         products.write_hot(self, [folder for folder, _ in names])
         LOGGER.debug("coefficient of temperature for drift: %.4f 1/degC", self.b)
+
+
+def _stored(spool, key, where):
+    """Some elements of a stored map, flat: those of a slice, or at indices."""
+    return spool.part(key, where) if isinstance(where, slice) else spool.get(key).reshape(-1)[where]
 
 
 def _transfer_sample(signal, result):

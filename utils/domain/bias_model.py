@@ -105,6 +105,16 @@ class BiasModel:
             np.sqrt(np.maximum(variance, 0.0), out=error, casting="same_kind")
         return value, sigma, self.dq[rows]
 
+    def variance(self, temperature, where):
+        """Variance [ADU^2] of the bias at a temperature [degC] of some pixels (slice or flat indices): (m,) float64."""
+        t = float(temperature)
+        # In float64: the terms cancel far from 0 degC.
+        variance = self.var_a.reshape(-1)[where].astype(np.float64)
+        if not self.fixed_slope:
+            variance += (2.0 * t) * self.cov_ab.reshape(-1)[where].astype(np.float64)
+            variance += (t * t) * self.var_b.reshape(-1)[where]
+        return np.maximum(variance, 0.0)
+
 
 def _open(path, kind, *needed):
     """Header and mapped planes of one map; InputError where it is no ``kind`` or a plane is missing."""

@@ -1,5 +1,7 @@
 """Arrays that wait on disk for a later pass, in one unnamed temporary file: memory does not grow with their number."""
 
+import math
+import os
 import tempfile
 
 import numpy as np
@@ -46,4 +48,17 @@ class ArraySpool:
         array = np.empty(shape, dtype)
         if self._file.readinto(memoryview(array).cast("B")) != array.nbytes:
             raise OSError(f"temporary file in {self._folder} is shorter than what was written")
+        return array
+
+    def part(self, key, part):
+        """Return a copy of some of the array under the key, by a slice of its flat elements; threads may call it."""
+        place, dtype, shape = self._places[key]
+        start, stop, _ = part.indices(math.prod(shape))
+        array = np.empty(stop - start, dtype)
+        target, position = memoryview(array).cast("B"), place + start * dtype.itemsize
+        while target:
+            got = os.preadv(self._file.fileno(), [target], position)
+            if got == 0:
+                raise OSError(f"temporary file in {self._folder} is shorter than what was written")
+            target, position = target[got:], position + got
         return array
