@@ -24,6 +24,8 @@ CAPTIONS = {
     "mape": "The same in percent of the level (of 3 sigma where the level is lower).",
     "evaluation_summary": "Errors of the model at each temperature, for masters that were fitted and for masters left out"
     " of the fit. Left out at the ends is extrapolation.",
+    "pulls": "Prediction of each master by a fit without it, minus that master, in units of the expected sigma. It should"
+    " follow the Gaussian: a wider curve means errors too small, wings are pixels that a line does not describe.",
 }
 
 KINDS = {

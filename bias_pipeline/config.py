@@ -17,7 +17,9 @@ PULL_LIMIT = 5.0
 FIXED_NAMES = {
     "make_masters": ("bias_grouped_by_temp/frame_levels.csv", "read_noise/read_noise.fits"),
     "fit_model": tuple(f"bias_model/{name}" for name in (A_MAP, B_MAP, COVARIANCE, SUMMARY)),
-    "evaluate": ("evaluation/evaluation_summary.csv", "evaluation/evaluation_summary.png"),
+    "evaluate": tuple(
+        f"evaluation/{name}" for name in ("evaluation_summary.csv", "evaluation_summary.png", "pulls.png")
+    ),
 }
 """Products of each step whose names do not depend on the frames: refused at the start where others have them."""
 

@@ -234,9 +234,9 @@ def mape_map(percent, temperature):
     return map_figure(percent, label="|synthetic − real| / real [%]", title=title, floor=0.0, cmap=ERRORS)
 
 
-def pulls(values, title="Synthetic minus real bias, in units of its sigma"):
-    """Histogram of (synthetic - real) / sigma against the Gaussian of width 1."""
-    return pull_figure(values, label="(synthetic − real) / σ", title=title)
+def pulls(values):
+    """Histogram of (synthetic - real) / sigma of masters left out of the fit, against the Gaussian of width 1."""
+    return pull_figure(values, label="(synthetic − real) / σ", title="Left out of the fit, in units of sigma")
 
 
 def evaluation_summary(temperatures, in_sample, left_out=None):

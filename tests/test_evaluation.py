@@ -39,7 +39,9 @@ def test_blocks_of_any_shape_add_up():
     one.add(real, residual, sigma)
     for start in range(0, 97, 13):
         rows = slice(start, start + 13)
-        many.add(real[rows], residual[rows], sigma[rows])
+        part = Comparison()
+        part.add(real[rows], residual[rows], sigma[rows])
+        many.merge(part)
     for name, value in one.metrics().items():
         assert many.metrics()[name] == pytest.approx(value, rel=1e-10), name
 

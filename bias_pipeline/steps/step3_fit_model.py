@@ -32,7 +32,7 @@ def run(config, context):
                 " there only"
             )
         else:
-            fit = _line(masters)
+            fit = _line(masters, config.shared.jobs)
         dq = combined_quality(masters.dqs)
         dq[fit["unreliable"].reshape(dq.shape)] |= DQ.UNRELIABLE_FIT
         cards = _cards(masters, fit)
@@ -94,7 +94,7 @@ def recorded_model(record):
     return bias_model.BiasModel.from_maps(*maps), bias_model.model_summary(summary.parent), maps
 
 
-def _line(masters):
+def _line(masters, jobs):
     """Straight line through the masters; flat float32 maps."""
     size = masters.shape[0] * masters.shape[1]
     fit = {name: np.empty(size, np.float32) for name in ("a", "b", "sigma_a", "sigma_b", "cov", "chi2_red")}
@@ -102,17 +102,21 @@ def _line(masters):
     fit["unreliable"] = np.empty(size, bool)
     nx = masters.shape[1]
     limits = _chi2_limits(len(masters.paths), _noise_dof(masters))
-    for rows, values, variances in masters.blocks():
-        part = slice(rows.start * nx, rows.stop * nx)
-        weights = np.divide(1.0, variances, out=variances)
-        coeff, cov, chi2, n_used = linear_fit.fit_line(values, weights, masters.temperatures)
-        fit["a"][part], fit["b"][part] = coeff
-        fit["cov"][part] = cov[2]
-        fit["sigma_a"][part], fit["sigma_b"][part] = np.sqrt(cov[:2], out=cov[:2])
-        fit["n_used"][part] = n_used
-        fit["unreliable"][part] = ~np.isfinite(coeff[0]) | (chi2 > limits[n_used])
-        with np.errstate(divide="ignore", invalid="ignore"):
-            fit["chi2_red"][part] = np.where(n_used > 2, chi2 / (n_used - 2.0), np.nan)
+
+    def fit_rows(some):
+        for rows, values, variances in masters.blocks(some):
+            part = slice(rows.start * nx, rows.stop * nx)
+            weights = np.divide(1.0, variances, out=variances)
+            coeff, cov, chi2, n_used = linear_fit.fit_line(values, weights, masters.temperatures)
+            fit["a"][part], fit["b"][part] = coeff
+            fit["cov"][part] = cov[2]
+            fit["sigma_a"][part], fit["sigma_b"][part] = np.sqrt(cov[:2], out=cov[:2])
+            fit["n_used"][part] = n_used
+            fit["unreliable"][part] = ~np.isfinite(coeff[0]) | (chi2 > limits[n_used])
+            with np.errstate(divide="ignore", invalid="ignore"):
+                fit["chi2_red"][part] = np.where(n_used > 2, chi2 / (n_used - 2.0), np.nan)
+
+    masters.parts(fit_rows, jobs)
     fit["fixed"] = False
     return fit
 

@@ -17,6 +17,8 @@ from utils.fits_io.products import DQ, write_product
 from utils.kernels import evaluation, linear_fit
 
 EVALUATION = "evaluation"
+PULLS = 1 << 20
+"""Residuals, of evenly spaced pixels, in the histogram against the expected noise."""
 TRUSTED_CHI2 = 1.5
 """Extrapolation counts as trusted while the left-out end temperatures stay below this reduced chi-square."""
 FROM_MASTER = (
@@ -31,7 +33,7 @@ def run(config, context):
     """Evaluate the model.
 
     Reads: the master biases and the maps of the model named in run.json.
-    Writes: evaluation/evaluation_summary.csv and .png, maps {real_bias,synthetic_bias,mae,mape}_{T}C.png of the
+    Writes: evaluation/evaluation_summary.csv and .png, pulls.png, maps {real_bias,synthetic_bias,mae,mape}_{T}C.png of the
     coldest and warmest temperature (all with --plots all), the same as FITS with --save-eval-fits.
     """
     record = context.record
@@ -42,7 +44,10 @@ def run(config, context):
         ignored = unusable(model.dq) | ((model.dq & DQ.HOT) != 0)
         if config.hot_pixel_mask:
             ignored |= read_pixel_mask(config.hot_pixel_mask, masters.shape)
-        rows = _table(masters, model, ignored)
+        found = _Part(len(masters.paths))
+        for part in masters.parts(lambda some: _compare(masters, model, ignored, some), config.shared.jobs):
+            found.merge(part)
+        rows = _table(masters, found)
         folder = config.output_dir / EVALUATION
         path = record.claim(folder / "evaluation_summary.csv")
         write_csv(path, rows, COLUMNS)
@@ -51,6 +56,8 @@ def run(config, context):
         _write_maps(config, record, masters, model, maps)
         if config.shared.plots != "none":
             _draw_summary(record, folder, rows)
+            if found.pulls:
+                _draw_pulls(record, folder, np.concatenate(found.pulls))
         step.summary = counted(len(rows), "temperature")
         if _can_be_judged(rows):
             inside, left_out = _mean(rows, "rmse"), _mean(rows, "left_out_rmse")
@@ -69,14 +76,31 @@ def _check_pair(model, path, masters):
             raise InputError(f"{path}: {key} {got}, expected {expected} as {masters.paths[0]}")
 
 
-def _table(masters, model, ignored):
-    """One row per master: in-sample metrics, and those of the prediction by a fit without it."""
-    count = len(masters.paths)
-    inside = [evaluation.Comparison() for _ in range(count)]
-    left_out = [evaluation.Comparison() for _ in range(count)]
-    temperatures = masters.temperatures
-    enough = np.unique(temperatures).size > 2
-    for rows, values, variances in masters.blocks():
+class _Part:
+    """Comparison of some rows with the model: in-sample, and with a fit without the master.
+
+    pulls : (prediction - master) / sigma of the latter, of a regular sample of pixels.
+    """
+
+    def __init__(self, count):
+        self.inside = [evaluation.Comparison() for _ in range(count)]
+        self.left_out = [evaluation.Comparison() for _ in range(count)]
+        self.pulls = []
+
+    def merge(self, other):
+        """Add another part."""
+        for mine, others in ((self.inside, other.inside), (self.left_out, other.left_out)):
+            for one, its in zip(mine, others, strict=True):
+                one.merge(its)
+        self.pulls += other.pulls
+
+
+def _compare(masters, model, ignored, some):
+    """Compare masters and model in some rows; returns a `_Part`."""
+    count, temperatures = len(masters.paths), masters.temperatures
+    found, enough = _Part(count), np.unique(temperatures).size > 2
+    thin = masters.shape[0] * masters.shape[1] * count // PULLS | 1
+    for rows, values, variances in masters.blocks(some):
         if ignored[rows].any():
             values[:, ignored[rows].ravel()] = np.nan
         a, b, var_a, var_b, cov = (
@@ -87,19 +111,28 @@ def _table(masters, model, ignored):
             fitted = var_a if model.fixed_slope else var_a + 2 * temperature * cov + temperature**2 * var_b
             # A residual of the fit's own data scatters less than the datum, by the variance of the fit.
             own = np.sqrt(np.maximum(variances[index] - fitted, 1e-3 * variances[index]))
-            inside[index].add(values[index], values[index] - a - b * temperature, own)
-        if enough:
-            residual, predicted = linear_fit.left_out_residuals(values, 1.0 / variances, temperatures)
-            for index in range(count):
-                left_out[index].add(
-                    values[index], residual[index], np.sqrt(variances[index] + predicted[index])
-                )
+            found.inside[index].add(values[index], values[index] - a - b * temperature, own)
+        if not enough:
+            continue
+        residual, predicted = linear_fit.left_out_residuals(values, 1.0 / variances, temperatures)
+        predicted += variances
+        sigma = np.sqrt(predicted, out=predicted)
+        for index in range(count):
+            found.left_out[index].add(values[index], residual[index], sigma[index])
+        found.pulls.append((-residual[:, ::thin] / sigma[:, ::thin]).astype(np.float32).ravel())
+    return found
+
+
+def _table(masters, found):
+    """One row per master: in-sample metrics, and those of the prediction by a fit without it."""
+    temperatures = masters.temperatures
+    enough = np.unique(temperatures).size > 2
     ends = (temperatures.min(), temperatures.max())
     table = []
     for index, temperature in enumerate(temperatures):
         row = {"temperature": float(temperature), "frames": int(masters.headers[index]["NCOMBINE"])}
-        row |= inside[index].metrics()
-        row |= {f"left_out_{name}": value for name, value in left_out[index].metrics().items()}
+        row |= found.inside[index].metrics()
+        row |= {f"left_out_{name}": value for name, value in found.left_out[index].metrics().items()}
         row["left_out_is"] = (
             ("extrapolation" if temperature in ends else "interpolation") if enough else "not possible"
         )
@@ -238,3 +271,12 @@ def _draw_summary(record, folder, rows):
     path = record.claim(folder / "evaluation_summary.png")
     write_bytes(path, [png_bytes(figure)])
     record.add_figure(path, CAPTIONS["evaluation_summary"], section="Evaluation")
+
+
+def _draw_pulls(record, folder, pulls):
+    from bias_pipeline import figures
+    from utils.application.figure_style import png_bytes
+
+    path = record.claim(folder / "pulls.png")
+    write_bytes(path, [png_bytes(figures.pulls(pulls))])
+    record.add_figure(path, CAPTIONS["pulls"], section="Evaluation")

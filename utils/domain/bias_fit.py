@@ -1,7 +1,9 @@
 """Masters side by side: their planes mapped, their weights, in row blocks."""
 
 import math
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from scipy import special
@@ -15,6 +17,8 @@ from utils.kernels.pieces import in_pieces
 
 BLOCK_PIXELS = 32768
 """Pixels fitted at a time: float64 work arrays stay in cache."""
+PARTS = 8
+"""Parts of a map for threads: more than usual cores, so that none waits long for the last."""
 COMMON_CHANCE = 1e-3
 """Levels that scatter about the line as much as this fraction of lines would by chance have a common error."""
 
@@ -42,16 +46,27 @@ class MasterSet:
         """(ny, nx) of the masters."""
         return self.values[0].shape
 
-    def blocks(self):
+    def parts(self, function, jobs):
+        """Call ``function(rows)`` for parts of the rows in ``jobs`` threads; returns what it returned, in order.
+
+        The parts are the same for any number of threads, and so are sums over them.
+        """
+        edges = [round(k * self.shape[0] / PARTS) for k in range(PARTS + 1)]
+        rows = [slice(first, last) for first, last in pairwise(edges) if last > first]
+        with ThreadPoolExecutor(max(1, jobs)) as pool:
+            return list(pool.map(function, rows))
+
+    def blocks(self, rows=slice(None)):
         """Yield (rows, values (n, m), variances (n, m)) in row blocks; values have the session shift taken out.
 
-        The arrays may be changed; the next block comes in the same memory.
+        rows : those of a part.  The arrays may be changed; the next block comes in the same memory.
         """
         ny, nx = self.shape
+        first, last, _ = rows.indices(ny)
         step = max(1, BLOCK_PIXELS // nx)
-        work = np.empty((2, len(self.paths), min(step, ny) * nx))
-        for start in range(0, ny, step):
-            rows = slice(start, min(start + step, ny))
+        work = np.empty((2, len(self.paths), min(step, last - first) * nx))
+        for start in range(first, last, step):
+            rows = slice(start, min(start + step, last))
             values, variances = work[:, :, : (rows.stop - start) * nx]
             for target, planes in ((values, self.values), (variances, self.sigmas)):
                 for row, plane in zip(target, planes, strict=True):

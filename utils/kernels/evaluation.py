@@ -39,6 +39,11 @@ class Comparison:
         self.chi2 += float(_squares(pull))
         self.inside += int(np.count_nonzero(pull <= 3.0))
 
+    def merge(self, other):
+        """Add the sums of another comparison."""
+        for name, value in vars(other).items():
+            setattr(self, name, getattr(self, name) + value)
+
     def metrics(self, degrees_of_freedom=1.0):
         """Return a dict: mae, mape [%], rmse, mean_error, chi2_red, within_3sigma, pixels, excluded.
 
