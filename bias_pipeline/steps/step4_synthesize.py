@@ -6,6 +6,7 @@ import numpy as np
 
 from bias_pipeline.config import GRID_STEP
 from bias_pipeline.steps.step3_fit_model import recorded_model
+from utils.application.figure_style import import_ahead
 from utils.domain.bias_model import EQUATION
 from utils.fits_io.naming import label, unique_names
 from utils.fits_io.product_reader import view_planes
@@ -33,6 +34,8 @@ def run(config, context):
     """
     record = context.record
     with record.step("synthesize") as step:
+        if config.shared.plots != "none":
+            import_ahead()
         model, summary, maps = recorded_model(record)
         maps = {path.relative_to(config.output_dir).as_posix(): path for path in maps}
         wanted = _temperatures(config, model, summary)

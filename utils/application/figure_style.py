@@ -3,9 +3,11 @@
 Figures are `matplotlib.figure.Figure` objects drawn without a display; pyplot is never used.
 """
 
+import contextlib
 import functools
 import gc
 import struct
+import threading
 import zlib
 from dataclasses import dataclass
 
@@ -60,6 +62,17 @@ STYLE = {
     "figure.facecolor": "white",
     "savefig.facecolor": "white",
 }
+
+
+def import_ahead():
+    """Import matplotlib in a thread, while the steps before the first figure wait for the disk."""
+
+    def load():
+        with contextlib.suppress(ImportError):  # the first figure says so
+            import matplotlib.backends.backend_agg
+            import matplotlib.figure  # noqa: F401
+
+    threading.Thread(target=load, name="import of matplotlib").start()
 
 
 def styled(function):
