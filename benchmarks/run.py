@@ -1,6 +1,6 @@
 """Measure speed and memory, and print one table a section.
 
-python -m benchmarks.run                       all sections, results to benchmarks/results/<date>.md
+python -m benchmarks.run                       all sections, results to benchmarks/results/<date>.md and README.md
 python -m benchmarks.run combine engine        some of them
 python -m benchmarks.run --quick               small frames and few repeats: a look, not a result
 """
@@ -12,6 +12,7 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
+from benchmarks import readme
 from benchmarks.sections import SECTIONS, Plan
 from benchmarks.table import document, machine
 
@@ -38,7 +39,7 @@ def main(argv=None):
         return 2
     side, repeats = (512, 2) if args.quick else (args.side, args.repeats)
     started, where = time.perf_counter(), machine()
-    found, failed = [], []
+    found, failed = {}, []
     with tempfile.TemporaryDirectory(prefix="calibration-bench-", dir=args.folder) as folder:
         plan = Plan(Path(folder), side, args.frames, repeats, args.quick)
         for name, measure in SECTIONS.items():
@@ -46,13 +47,13 @@ def main(argv=None):
                 continue
             print(f"{name} ...", file=sys.stderr, flush=True)
             try:
-                found.append(measure(plan))
+                found[name] = measure(plan)
             except RuntimeError as error:
                 print(f"{name} could not be measured: {error}", file=sys.stderr)
                 failed.append(name)
                 continue
-            print(found[-1].markdown(), flush=True)
-    text = document(found, time.perf_counter() - started, failed, where)
+            print(found[name].markdown(), flush=True)
+    text = document(found.values(), time.perf_counter() - started, failed, where)
     output = args.output
     if output is None and not args.quick and not args.sections:
         output = RESULTS / f"{datetime.now(UTC):%Y-%m-%d}.md"
@@ -60,6 +61,9 @@ def main(argv=None):
         output.parent.mkdir(parents=True, exist_ok=True)
         output.write_text(text, encoding="utf-8")
         print(f"written: {output}", file=sys.stderr)
+        if args.output is None and not failed:
+            readme.show(found, where, output)
+            print(f"written: {readme.README}", file=sys.stderr)
     return 1 if failed else 0
 
 

@@ -5,7 +5,7 @@ import sys
 import pytest
 from astropy.io import fits
 
-from benchmarks import frames, peers
+from benchmarks import frames, peers, readme
 from benchmarks.run import main
 from benchmarks.sections import RULES, SECTIONS, Plan
 from benchmarks.table import Section, cell, document, megabytes
@@ -51,6 +51,36 @@ def test_document_names_machine_and_what_failed():
     assert "numpy " in text
     assert "Could not be measured: engine." in text
     assert text.index("Measured in 12 s") < text.index("### Speed")
+
+
+def test_readme_shows_what_was_measured_between_its_marks(tmp_path):
+    page = tmp_path / "README.md"
+    page.write_text(f"# Title\n\n{readme.FIRST}\nold\n{readme.LAST}\n\n## Next\n", encoding="utf-8")
+    found = {name: Section(name.title(), ("what",), [["ours"]]) for name in ("combine", "full", "line")}
+    for _ in range(2):  # a second time changes nothing
+        readme.show(found, ["Date: today", "Machine: fast"], tmp_path / "benchmarks" / "today.md", page)
+        text = page.read_text(encoding="utf-8")
+        assert text.startswith(f"# Title\n\n{readme.FIRST}\n\n- Date: today\n- Machine: fast\n")
+        assert text.endswith(f"\n{readme.LAST}\n\n## Next\n")
+        assert text.count("### Combine") == text.count("### Full") == 1
+        assert "old" not in text
+        assert "### Line" not in text
+        assert "(benchmarks/today.md)" in text
+
+
+def test_readme_without_marks_is_left_as_it_is(tmp_path):
+    page = tmp_path / "README.md"
+    page.write_text(f"# Title\n{readme.FIRST}\n", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"got no lines .* expected both"):
+        readme.show({}, [], tmp_path / "today.md", page)
+    assert page.read_text(encoding="utf-8") == f"# Title\n{readme.FIRST}\n"
+
+
+def test_the_readme_has_its_marks_once():
+    text = readme.README.read_text(encoding="utf-8")
+    assert text.count(readme.FIRST) == text.count(readme.LAST) == 1
+    assert text.index(readme.FIRST) < text.index(readme.LAST)
+    assert set(readme.SHOWN) <= set(SECTIONS)
 
 
 def test_process_is_measured():

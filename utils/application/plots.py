@@ -334,7 +334,8 @@ def pull_figure(pulls, *, label, title, half_range=6.0):
         mark(axes, which)
     axes.legend(loc="upper right")
     median, scale = robust_scale(pulls)
-    note = f"median {median:+.3f}\nwidth {scale:.3f}\nbeyond ±{half_range:g}: {outside}"
+    middle = f"{round(median, 3) + 0.0:.3f}".replace("-", "−")
+    note = f"median {middle}\nwidth {scale:.3f}\nbeyond ±{half_range:g}: {outside}"
     axes.text(0.03, 0.97, note, transform=axes.transAxes, va="top", size=7.5, color="#333840")
     head(figure, title)
     return figure
