@@ -137,6 +137,18 @@ def test_gain_and_full_well_from_scatter():
     assert flat.full_well == np.inf
 
 
+def test_pixels_struck_together_do_not_make_a_full_well():
+    """A bin of the faintest signals that is full of cosmic hits, as plain means of frames keep them."""
+    rng = np.random.default_rng(12)
+    signal = np.concatenate([np.full(20000, 240.0), np.full(25, 785.0), rng.uniform(850, 50000, 2000)])
+    variance = (READ + signal / GAIN) * rng.chisquare(9, signal.size) / 9
+    variance[20000:20025] = 2e6
+    signal, variance = np.append(signal, np.full(100, 60000.0)), np.append(variance, np.full(100, 3.0))
+    found = dark_noise.photon_transfer(signal, variance, np.full(signal.size, 9.0), READ)
+    assert found.full_well == 60000.0
+    assert abs(found.inverse_gain - 1 / GAIN) < 5 * found.error
+
+
 def test_gain_below_a_well_that_bends():
     """Response and scatter of the simulated well bend above 0.7 of it: that part does not pull the gain."""
     rng = np.random.default_rng(10)

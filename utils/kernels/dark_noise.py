@@ -8,6 +8,8 @@ import numpy as np
 BIN_WIDTH = 0.02
 """Relative width of a bin of signal."""
 FEWEST_IN_BIN = 20
+STRUCK = 10.0
+"""A bin whose noise is so many times that of a first line through all bins does not start the fit."""
 COLLAPSED, FEWEST_FULL = 0.2, 3
 """A full well scatters by less than this part of the noise model; so many pixels show it."""
 LINEAR_RANGE = 0.7
@@ -57,17 +59,19 @@ def photon_transfer(signal, variance, dof, read_variance=None):
     relative = np.array([math.sqrt(2.0 / np.mean(dof[b])) for b in bins]) * 1.2533 / np.sqrt(count)
     # A start that bins of full wells, without scatter, cannot pull down.
     lowest = np.arange(x.size) < max(1, x.size // 10)
-    base, centre = np.average(y[lowest], weights=count[lowest]), np.average(x[lowest], weights=count[lowest])
+    # Medians: a bin full of cosmic hits, which a mean of frames keeps, is far off.
+    base, centre = _weighted_median(y[lowest], count[lowest]), _weighted_median(x[lowest], count[lowest])
     slopes = ((y - base) / np.maximum(x - centre, 1e-6))[~lowest]
     slope = max(0.0, _weighted_median(slopes, (count * np.abs(x - centre))[~lowest]))
     full_well = math.inf
     if read_variance is not None and centre > 0:
-        ordinary = max(0.0, (base - read_variance) / centre)
+        shot = (y[lowest] - read_variance) / np.maximum(x[lowest], 1e-6)
+        ordinary = max(0.0, _weighted_median(shot, count[lowest]))
         full_well = _full_well(signal[order], variance[order], read_variance, ordinary)
     floor = 0.05 * float(np.median(y)) + 1e-9
     model = np.maximum(base + slope * (x - centre), floor)
     linear = x < LINEAR_RANGE * full_well
-    keep = linear.copy()
+    keep = linear & (y < STRUCK * model)
     for _ in range(8):
         # The share of a bin that a smooth curve may miss keeps crowded bins from deciding alone.
         sigma = model * np.hypot(relative, 0.01)
