@@ -5,9 +5,10 @@ CAPTIONS = {
     " a bright corner or edge is glow of the amplifier.",
     "hot_map": "Dark current of the hottest group, longest exposure. Single bright pixels are hot ones.",
     "hot_spectrum": "Number of pixels above each dark current, with the limits of warm and hot pixels.",
-    "against_temperature": "Median pixel against temperature, with the 2-D model. Residuals should agree with zero.",
+    "against_temperature": "Median pixel less the offset of its session, with the 2-D model; at most six exposures,"
+    " those with the widest range of temperatures. Residuals should agree with zero.",
     "arrhenius": "The same in logarithm against 1/kT. A straight line is one activation energy; a bend to a flat end is"
-    " glow or an offset.",
+    " glow, or an offset that the fit does not know.",
     "against_exposure": "Rate of the median pixel against exposure. A linear dark is flat; the same fall at short exposures"
     " at all temperatures, in ADU, is an offset between dark and bias level.",
     "a_map": "A: dark current at the lowest temperature and 1 s.",

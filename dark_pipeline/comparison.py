@@ -46,7 +46,7 @@ def _in_sample(maps, index, model, two):
     temperature, exposure = float(maps.temperature[index]), float(maps.exposure[index])
     at = temperature, exposure if two else 1.0
     # The maps hold the offset that the 2-D fit took out.
-    shift = np.float32(model.offset / exposure if two else 0.0)
+    shift = np.float32(model.offset_of(maps.session[index]) / exposure if two else 0.0)
     comparison = evaluation.Comparison()
     size = maps.rates[index].size
     for start in range(0, size, PIECE):
@@ -57,7 +57,7 @@ def _in_sample(maps, index, model, two):
         variance = (maps.noise(part) + np.float32(maps.inverse_gain) * signal) / np.float32(
             maps.frames[index]
         )
-        variance = (variance + bias_variance(maps, index, part)) / exposure**2
+        variance = (variance + bias_variance(maps, index, part) + model.common_error**2) / exposure**2
         # A residual of the fit's own data scatters less than the datum, by the variance of the fit.
         own = np.sqrt(np.maximum(variance - np.square(sigma), 0.05 * variance))
         comparison.add(real, real - synthetic - shift, own)

@@ -99,7 +99,7 @@ def draw_2d(config, record, maps, model, rows):
     where = sample_of(maps.rates[0].size)
     for index in chosen:
         temperature, exposure = float(maps.temperature[index]), float(maps.exposure[index])
-        shift = np.float32(model.offset / exposure)
+        shift = np.float32(model.offset_of(maps.session[index]) / exposure)
         name = f"T{label(temperature, 1, 'p')}_E{_point(exposure)}"
         for kind, function, pixels in (
             ("scatter", figures.scatter, np.union1d(where, brightest(maps, index))),

@@ -45,6 +45,14 @@ def model_cards(maps, law, t_min, two):
         "TEMPMAX": (max(h["TEMPMAX"] for h in headers), "[degC] highest frame"),
         "EXPTIME": (float(np.average(maps.exposure, weights=frames)), "[s] mean exposure"),
         "OFFSET": (float(np.mean(law.offset)), "[adu] darks above bias, taken out of the fit"),
+        **{
+            f"OFFSET{number}": (float(one), f"[adu] the same in session {number}")
+            for number, one in zip(np.unique(maps.session), law.offset, strict=True)
+        },
+        "COMMONER": (
+            float(np.sqrt(law.design.common_variance.max())),
+            "[adu] error shared by a map's pixels",
+        ),
         "OFFSTERR": (float(np.max(law.offset_error)) if law.separable else None, "[adu] its error"),
         "OFFSTFIT": (law.separable, "temperatures tell an offset from GAMMA"),
         "GFIXED": (not law.gamma_free, "one exposure: GAMMA = 0, not measured") if two else None,

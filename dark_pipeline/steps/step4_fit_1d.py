@@ -40,8 +40,8 @@ def run(config, context):
                 config, record, folder, some, law, fit, t_min, two=False, exposure=exposure
             )
             write_global(config, record, f"{folder}/{GLOBAL_1D}", A_g=a_g, B_g=law.b.mean, t_min=t_min)
-            section = f"1-D model, {exposure_label(exposure)} s"
-            record.value("A_g", a_g, "adu/s", section=section)
-            record.value("B_g", law.b.mean, "1/degC", law.b.error, section=section)
+            at = f"{exposure_label(exposure)} s"
+            record.value(f"A_g, {at}", a_g, "adu/s", section="1-D models")
+            record.value(f"B_g, {at}", law.b.mean, "1/degC", law.b.error, section="1-D models")
             made += 1
         step.summary = f"A exp(B dT) for {counted(made, 'exposure')}"

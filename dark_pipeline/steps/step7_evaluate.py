@@ -137,9 +137,11 @@ def _leave_out(maps, bright, members, rows, letter, values):
         for place, index in enumerate(np.sort(member)):
             t, e = float(mine.temperature[place]), float(mine.exposure[place])
             predicted, sigma = dark_law.rate(fit.params, fit.cov.astype(np.float64), t - t_min, e)
-            real = (signal[place] - float(np.mean(law.offset))) / e
+            known = np.flatnonzero(np.unique(rest.session) == mine.session[place])
+            offset = law.offset[known[0]] if known.size else np.mean(law.offset)
+            real = (signal[place] - float(offset)) / e
             variance = (read + mine.inverse_gain * np.maximum(predicted * e, 0.0)) / mine.frames[place]
-            variance = variance + bias_variance(mine, place, where)
+            variance = variance + bias_variance(mine, place, where) + law.design.common_variance.max()
             one = evaluation.Comparison()
             one.add(real, real - predicted, np.sqrt(variance / e**2 + sigma**2))
             metrics = one.metrics()

@@ -138,6 +138,15 @@ class DarkModel:
         """A, B and gamma (None for a 1-D model) of the pixels ``part``: list of (m,) float32."""
         return _read(self.params, part, np.float32)
 
+    def offset_of(self, session):
+        """Level of darks above bias in a session [ADU]; their mean for one that the fit has not seen."""
+        return float(self.header.get(f"OFFSET{session}", self.offset))
+
+    @property
+    def common_error(self):
+        """Error that all pixels of a map share [ADU]."""
+        return float(self.header.get("COMMONER", 0.0))
+
     def rest(self):
         """Give back the memory of what was read of the maps."""
         drop_pages(*(plane for plane in (*self.params, *self.sigmas, *self.mixed) if plane is not None))
