@@ -230,3 +230,15 @@ def test_a_map_without_its_error_is_refused(tmp_path):
     write_product(tmp_path / B_MAP, np.ones(SHAPE), prodtype="BIAS_B", unit="adu/K", cards=RANGE)
     with pytest.raises(InputError, match=r"bias_b_map\.fits: got no plane UNCERT .* expected BIAS_B"):
         BiasModel.load(tmp_path)
+
+
+def test_a_mapped_model_gives_the_same_bias(tmp_path):
+    write_model(tmp_path)
+    maps = [tmp_path / name for name in (A_MAP, B_MAP, COVARIANCE)]
+    whole, mapped = BiasModel.from_maps(*maps), BiasModel.from_maps(*maps, mapped=True)
+    assert not mapped.a.flags.writeable
+    for rows in (slice(None), slice(2, 5)):
+        for expected, got in zip(whole.evaluate(12.3, rows), mapped.evaluate(12.3, rows), strict=True):
+            np.testing.assert_array_equal(got, expected)
+            assert got.dtype == expected.dtype
+    np.testing.assert_array_equal(mapped.evaluate(12.3, slice(2, 5))[0], whole.evaluate(12.3)[0][2:5])

@@ -91,7 +91,8 @@ def recorded_model(record):
     """Read the bias model that run.json lists; returns it, its numbers (bias_model.json) and its maps' paths."""
     kinds = ("BIAS_A", "BIAS_B", "BIAS_COVARIANCE", "BIAS_MODEL")
     *maps, summary = (record.products(kind, made_by="--mode fit_model or full")[0].path for kind in kinds)
-    return bias_model.BiasModel.from_maps(*maps), bias_model.model_summary(summary.parent), maps
+    model = bias_model.BiasModel.from_maps(*maps, mapped=True)
+    return model, bias_model.model_summary(summary.parent), maps
 
 
 def _line(masters, jobs):

@@ -107,6 +107,7 @@ def _compare(masters, model, ignored, some):
             plane[rows].ravel().astype(np.float64)
             for plane in (model.a, model.b, model.var_a, model.var_b, model.cov_ab)
         )
+        drop_pages(model.a[rows], model.b[rows], model.cov_ab[rows])
         for index, temperature in enumerate(temperatures):
             fitted = var_a if model.fixed_slope else var_a + 2 * temperature * cov + temperature**2 * var_b
             # A residual of the fit's own data scatters less than the datum, by the variance of the fit.

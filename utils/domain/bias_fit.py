@@ -136,10 +136,13 @@ def combined_quality(dqs):
     """DQ of a model from those of its masters: bits of any, except that masked pixels need all masters masked."""
     lost = np.int16(DQ.DO_NOT_USE | DQ.NO_DATA)
     found = np.empty(dqs[0].shape, np.int16)
-    for target, first, *others in in_pieces(found, *dqs):
-        any_bits = all_bits = first.astype(np.int16)
-        for dq in others:
-            any_bits, all_bits = any_bits | dq, all_bits & dq
-        target[:] = (any_bits & ~lost) | (all_bits & lost)
-    drop_pages(*dqs)
+    step = max(1, (1 << 20) // found.shape[1])
+    for start in range(0, len(found), step):
+        strips = [dq[start : start + step] for dq in dqs]
+        for target, first, *others in in_pieces(found[start : start + step], *strips):
+            any_bits = all_bits = first.astype(np.int16)
+            for dq in others:
+                any_bits, all_bits = any_bits | dq, all_bits & dq
+            target[:] = (any_bits & ~lost) | (all_bits & lost)
+        drop_pages(*strips)
     return found

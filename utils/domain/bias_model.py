@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from utils.errors import InputError
-from utils.fits_io.mapped import native
+from utils.fits_io.mapped import drop_pages, native
 from utils.fits_io.product_reader import view_planes
 from utils.fits_io.products import DQ
 from utils.kernels.pieces import in_pieces
@@ -54,8 +54,12 @@ class BiasModel:
         return cls.from_maps(folder / A_MAP, folder / B_MAP, covariance if covariance.exists() else None)
 
     @classmethod
-    def from_maps(cls, a_map, b_map, covariance=None):
-        """Read the model from its maps; without the covariance map a and b count as independent at mid-range."""
+    def from_maps(cls, a_map, b_map, covariance=None, *, mapped=False):
+        """Read the model from its maps; without the covariance map a and b count as independent at mid-range.
+
+        mapped : a, b and cov_ab stay in their files, big-endian and read-only, for work in row blocks.
+        """
+        taken = _as_they_are if mapped else native
         opened = [_open(a_map, "BIAS_A", "UNCERT", "DQ"), _open(b_map, "BIAS_B", "UNCERT", "DQ")]
         if covariance is not None:
             opened.append(_open(covariance, "BIAS_COVARIANCE"))
@@ -71,13 +75,14 @@ class BiasModel:
                         f"{path}: {key} {other.get(key)}, expected {header.get(key)} as in {a_map}"
                     )
         t_min, t_max = float(header["T_MIN"]), float(header["T_MAX"])
-        a, b = (native(own["PRIMARY"]) for _, own in opened[:2])
+        a, b = (taken(own["PRIMARY"]) for _, own in opened[:2])
         var_a, var_b = (_squared(native(own["UNCERT"])) for _, own in opened[:2])
         # Errors of a and b of a centred fit are independent at the centre, which fixes cov(a, b) = -T_c var_b.
         centre = np.float32(0.5 * (t_min + t_max))
-        cov = -centre * var_b if covariance is None else native(opened[2][1]["PRIMARY"])
+        cov = -centre * var_b if covariance is None else taken(opened[2][1]["PRIMARY"])
         dq = native(planes["DQ"])
         dq |= opened[1][1]["DQ"]
+        drop_pages(opened[1][1]["DQ"])
         tolerance, scale = float(header.get("TTOL", 0.0)), float(header.get("ADUSCALE", 1.0))
         return cls(a, b, var_a, var_b, cov, dq, t_min, t_max, tolerance, scale, header)
 
@@ -94,7 +99,7 @@ class BiasModel:
         """Bias at a temperature [degC], of some rows or all: value (ny, nx) [ADU], 1 sigma [ADU] and dq (int16)."""
         t = float(temperature)
         maps = [plane[rows] for plane in (self.a, self.b, self.var_a, self.var_b, self.cov_ab)]
-        value, sigma = np.empty_like(maps[0]), np.empty_like(maps[0])
+        value, sigma = (np.empty(maps[0].shape, np.float32) for _ in range(2))
         planes = (*maps, value, sigma)
         for a, b, var_a, var_b, cov, level, error in in_pieces(*planes):
             np.add(a, b * np.float32(t), out=level)
@@ -103,6 +108,7 @@ class BiasModel:
             if not self.fixed_slope:
                 variance += (2.0 * t) * cov.astype(np.float64) + (t * t) * var_b
             np.sqrt(np.maximum(variance, 0.0), out=error, casting="same_kind")
+        drop_pages(*maps)
         return value, sigma, self.dq[rows]
 
     def variance(self, temperature, where):
@@ -125,6 +131,10 @@ def _open(path, kind, *needed):
         if name not in planes or planes[name].shape != planes["PRIMARY"].shape:
             raise InputError(f"{path}: got no plane {name} of one shape with the others, expected {kind}")
     return header, planes
+
+
+def _as_they_are(plane):
+    return plane
 
 
 def _squared(values):
