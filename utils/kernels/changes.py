@@ -48,7 +48,7 @@ def clean_hits(frame, before, after, expected):
     return count
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class GroupChange:
     """What a group of like flats tells.
 
@@ -167,7 +167,17 @@ class GroupMeans:
             quiet_variance = ratio**2 / self.quiet_information
         frames = np.array([(self.epochs == e).sum() for e in epochs])
         return GroupChange(
-            reference, epochs, changes, information / ratio**2, frames, weight, quiet, quiet_variance, ratio, self.hits, noisy
+            reference,
+            epochs,
+            changes,
+            information / ratio**2,
+            frames,
+            weight,
+            quiet,
+            quiet_variance,
+            ratio,
+            self.hits,
+            noisy,
         )
 
     def _weights(self, reference, bad, n):

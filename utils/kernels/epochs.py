@@ -6,6 +6,10 @@ import numpy as np
 
 from utils.kernels import groups as grouping
 
+PASSING = 0.96
+"""Factor on the significance of changes that went again: there are many more such windows than lasting ones."""
+STEADY_SIGMA, STEADY_DEPTH = 2.5, 0.5
+"""Significance and part of its depth that a change must keep without the frame that speaks most for it."""
 LEAST_FRAMES = 2
 """Frames that a change must have been seen in, and that must have been without it."""
 
@@ -52,6 +56,11 @@ class Contrasts:
         """Weights (m, planes) that give a contrast in its own sigma."""
         return self.weights * np.sqrt(self.information)[:, None]
 
+    def scores(self):
+        """Weights (m, planes) that give the score of a contrast: its significance, times PASSING where it went again."""
+        lasting = self.windows[:, 1] == self.windows[:, 1].max(initial=0)
+        return self.unit() * np.where(lasting, 1.0, PASSING)[:, None]
+
 
 def contrasts(group, epoch, information, frames):
     """Contrasts of planes, each the mean of the frames of one group in one epoch.
@@ -83,7 +92,9 @@ def contrasts(group, epoch, information, frames):
                 seen += int(frames[within].sum())
                 missing += int(frames[without].sum())
             if seen >= LEAST_FRAMES and missing >= LEAST_FRAMES:
-                found.setdefault(np.round(weights / total, 9).tobytes(), (first, last, weights / total, total))
+                found.setdefault(
+                    np.round(weights / total, 9).tobytes(), (first, last, weights / total, total)
+                )
     if not found:
         return Contrasts(np.zeros((0, 2), int), np.zeros((0, group.size)), np.zeros(0))
     first, last, weights, total = zip(*found.values(), strict=True)
@@ -95,7 +106,8 @@ class Lifetime:
     """When a change was there.  first, last : indices of the first and last frame with it, in the order given.
 
     depth, sigma : its size and 1 sigma.  significance : depth / sigma.  frames : number of frames with it.
-    without_best : significance of what is left without the frame that speaks most for it.
+    without_best, depth_left : significance, and part of the depth, that is left without the frame that speaks most for
+    it, be it one with the change or one without.
     """
 
     first: int
@@ -105,6 +117,12 @@ class Lifetime:
     significance: float
     frames: int
     without_best: float
+    depth_left: float
+
+    @property
+    def steady(self):
+        """Whether more than one frame shows the change, and more than one is without it."""
+        return self.without_best >= STEADY_SIGMA and self.depth_left >= STEADY_DEPTH
 
 
 def lifetime(values, variance, group, start, stop, rounds=6):
@@ -120,9 +138,15 @@ def lifetime(values, variance, group, start, stop, rounds=6):
     for _ in range(rounds):
         before = best
         begins = np.arange(0, best[1])
-        best = (int(begins[np.argmax(_gains(values, weight, group, begins, np.full(begins.size, best[1])))]), best[1])
+        best = (
+            int(begins[np.argmax(_gains(values, weight, group, begins, np.full(begins.size, best[1])))]),
+            best[1],
+        )
         ends = np.arange(best[0] + 1, n + 1)
-        best = (best[0], int(ends[np.argmax(_gains(values, weight, group, np.full(ends.size, best[0]), ends))]))
+        best = (
+            best[0],
+            int(ends[np.argmax(_gains(values, weight, group, np.full(ends.size, best[0]), ends))]),
+        )
         if best == before:
             break
     inside = np.zeros(n, bool)
@@ -131,10 +155,15 @@ def lifetime(values, variance, group, start, stop, rounds=6):
     if not information > 0 or inside.sum() < LEAST_FRAMES:
         return None
     score = depth * np.sqrt(information)
-    share = np.sign(score) * (values - _levels(values, weight, group, ~inside)) * np.sqrt(weight)
-    leave = int(np.argmax(np.where(inside, share, -np.inf)))
-    kept = np.arange(n) != leave
-    rest, known = _step(values[kept], weight[kept], group[kept], inside[kept])
+    least = left = np.inf
+    for side in (inside, ~inside):
+        # How far each frame of one side stands from the level of the other.
+        away = np.sign(score) * (values - _levels(values, weight, group, ~side)) * np.sqrt(weight)
+        leave = int(np.argmax(np.where(side, away if side is inside else -away, -np.inf)))
+        kept = np.arange(n) != leave
+        rest, known = _step(values[kept], weight[kept], group[kept], inside[kept])
+        least = min(least, float(np.sign(score) * rest * np.sqrt(known)))
+        left = min(left, float(rest / depth))
     return Lifetime(
         best[0],
         best[1] - 1,
@@ -142,7 +171,8 @@ def lifetime(values, variance, group, start, stop, rounds=6):
         float(1.0 / np.sqrt(information)),
         float(score),
         int(inside.sum()),
-        float(np.sign(score) * rest * np.sqrt(known)),
+        least,
+        left,
     )
 
 

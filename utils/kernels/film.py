@@ -13,7 +13,8 @@ KEPT = 4.5
 """A wave belongs to the smooth part where its height is so many sigma."""
 CLIPPED = 4.0
 """A cell so many sigma from the smooth part holds something else."""
-UNDISTURBED_SIGMA = 2.5
+UNDISTURBED = 0.1
+"""Cells whose smooth loss is below this part of the deepest one are the zero."""
 
 
 def cell_size(shape):
@@ -52,6 +53,21 @@ class Surface:
         along_y = np.cos(math.pi * np.outer(y, self.waves[:, 0])) * self.heights
         return (along_y @ np.cos(math.pi * np.outer(self.waves[:, 1], x))).astype(np.float32)
 
+    def at_cells(self, cells, size):
+        """Values at the middles of cells, (cy, cx)."""
+        y, x = _middles(cells, size, self.shape)
+        along_y = np.cos(math.pi * np.outer(y, self.waves[:, 0])) * self.heights
+        return along_y @ np.cos(math.pi * np.outer(self.waves[:, 1], x))
+
+
+def _middles(cells, size, shape):
+    """Middles of cells as parts of the frame's sides; the last cells may be cut."""
+    found = []
+    for count, length in zip(cells, shape, strict=True):
+        edges = np.minimum(np.arange(count + 1) * size, length)
+        found.append(0.5 * (edges[1:] + edges[:-1]) / length)
+    return found
+
 
 def smooth_part(means, information, shape, size):
     """Fit the smooth part of a change: its level, and those waves that are significant.
@@ -61,11 +77,11 @@ def smooth_part(means, information, shape, size):
     Returns a `Surface`.
     """
     ny, nx = shape
-    y = (np.arange(means.shape[0]) + 0.5) * size / ny
-    x = (np.arange(means.shape[1]) + 0.5) * size / nx
-    # The last cells may be cut: their centre is the middle of what they hold.
-    y[-1], x[-1] = 0.5 * ((y.size - 1) * size / ny + 1.0), 0.5 * ((x.size - 1) * size / nx + 1.0)
-    most = [min(MOST_WAVES, int(2 * length / SHORTEST_WAVE), cells - 1) for length, cells in ((ny, y.size), (nx, x.size))]
+    y, x = _middles(means.shape, size, shape)
+    most = [
+        min(MOST_WAVES, int(2 * length / SHORTEST_WAVE), cells - 1)
+        for length, cells in ((ny, y.size), (nx, x.size))
+    ]
     waves = np.array(
         [
             (j, i)
@@ -74,7 +90,10 @@ def smooth_part(means, information, shape, size):
             if math.hypot(j / max(most[0], 1), i / max(most[1], 1)) <= 1.0
         ]
     )
-    basis = np.cos(math.pi * np.outer(y, waves[:, 0]))[:, None, :] * np.cos(math.pi * np.outer(x, waves[:, 1]))[None]
+    basis = (
+        np.cos(math.pi * np.outer(y, waves[:, 0]))[:, None, :]
+        * np.cos(math.pi * np.outer(x, waves[:, 1]))[None]
+    )
     basis, value, weight = basis.reshape(-1, len(waves)), means.reshape(-1), information.reshape(-1)
     good = weight > 0
     if good.sum() <= len(waves):
@@ -82,7 +101,9 @@ def smooth_part(means, information, shape, size):
         return Surface(np.zeros((1, 2), int), np.array([level]), tuple(shape))
     for _ in range(8):
         heights, cov = _solve(basis[good], value[good], weight[good])
-        clipped = (weight > 0) & (np.abs(value - basis @ heights) * np.sqrt(weight) < _limit(value, basis @ heights, weight))
+        clipped = (weight > 0) & (
+            np.abs(value - basis @ heights) * np.sqrt(weight) < _limit(value, basis @ heights, weight)
+        )
         if clipped.sum() <= 2 * len(waves) or (clipped == good).all():
             break
         good = clipped
@@ -132,18 +153,18 @@ class FilmMap:
         return float(self.loss.reshape(-1)[top].mean()), float(np.sqrt(np.square(sigma).sum()) / top.size)
 
 
-def film_map(means, information, undisturbed=None):
+def film_map(means, information, surface, size):
     """Measure the loss of light in cells.
 
-    means, information : (cy, cx), relative change and 1 / variance (the reference's noise included).
-    undisturbed : cells that are the zero, or None to find them: those that agree with the least loss.
+    means, information : (cy, cx), relative change and 1 / variance (the reference's noise included).  surface : `Surface`
+    of the same change, which tells where the zero is: chosen by the cells' own values, noise would choose.  size : side of
+    the cells [pixels].
     """
     known = information > 0
     value, weight = means[known], information[known]
-    if undisturbed is None:
-        undisturbed = np.zeros(means.shape, bool)
-        undisturbed[known] = _least_disturbed(value, weight)
-    zero = undisturbed & known
+    smooth = surface.at_cells(means.shape, size)
+    top, bottom = np.quantile(smooth[known], (0.98, 0.02))
+    zero = known & (smooth >= top - UNDISTURBED * (top - bottom))
     base_weight = information[zero].sum()
     base = float((means[zero] * information[zero]).sum() / base_weight)
     loss, sigma = np.full(means.shape, np.nan), np.full(means.shape, np.nan)
@@ -153,7 +174,9 @@ def film_map(means, information, undisturbed=None):
     variance = np.where(zero[known], variance - 2.0 / base_weight, variance)
     sigma[known] = np.sqrt(np.maximum(variance, 0.0))
     y, x = np.nonzero(known)
-    plane = np.column_stack([np.ones(y.size), (y + 0.5) / means.shape[0] - 0.5, (x + 0.5) / means.shape[1] - 0.5])
+    plane = np.column_stack(
+        [np.ones(y.size), (y + 0.5) / means.shape[0] - 0.5, (x + 0.5) / means.shape[1] - 0.5]
+    )
     level, _ = _solve(plane[:, :1], value, weight)
     heights, cov = _solve(plane, value, weight)
     return FilmMap(
@@ -174,26 +197,3 @@ def _excess(residual, weight, parameters):
         return 0.0
     reduced = float((residual**2 * weight).sum()) / degrees
     return (reduced ** (1 / 3) - 1.0 + 2.0 / (9.0 * degrees)) / math.sqrt(2.0 / (9.0 * degrees))
-
-
-def _least_disturbed(value, weight):
-    """Cells that lost least: all where they agree, else those that agree with the highest plateau that a tenth of them share."""
-    sigma = 1.0 / np.sqrt(weight)
-    level = float(np.average(value, weights=weight))
-    if _excess(value - level, weight, 1) < 5.0:
-        return np.ones(value.size, bool)
-    order = np.sort(value)[::-1]
-    typical = float(np.median(sigma))
-    near = np.array([(np.abs(value - one) < UNDISTURBED_SIGMA * typical).sum() for one in order])
-    enough = np.flatnonzero(near >= max(3, 0.1 * value.size))
-    level = order[enough[0]] if enough.size else float(np.quantile(value, 0.95))
-    for _ in range(20):
-        inside = np.abs(value - level) < UNDISTURBED_SIGMA * sigma
-        if not inside.any():
-            inside = value >= np.quantile(value, 0.9)
-            break
-        updated = float(np.average(value[inside], weights=weight[inside]))
-        if abs(updated - level) < 0.01 * typical:
-            break
-        level = updated
-    return inside

@@ -74,7 +74,7 @@ class _Finder:
         self.source, self.weight, self.contrasts, self.bank = source, weight, contrasts, bank
         self.threshold, self.jobs, self.progress = threshold, jobs, progress
         self.excess = np.ones(len(bank)) if excess is None else excess
-        self.unit = contrasts.unit()
+        self.unit, self.scores = contrasts.unit(), contrasts.scores()
         self.halo = max(template.kernel.shape[0] // 2 for template in bank)
         ny, nx = source.shape
         height = max(4 * self.halo, BAND_PIXELS // nx)
@@ -88,11 +88,17 @@ class _Finder:
             peaks = [peak for band in sorted(active) for peak in self._peaks(*self.bands[band])]
             chosen = self._apart(peaks)
             for peak in chosen:
-                found.append(self._outline(*peak))
+                # An outline of this round may have taken the place of a later peak.
+                if self.weight[peak[0], peak[1]] > 0:
+                    found.append(self._outline(*peak))
             if not chosen or len(found) > MOST_REGIONS:
                 break
             touched = {y + d for y, *_ in chosen for d in (-self.halo, self.halo)}
-            active = {k for k, (a, b) in enumerate(self.bands) if any(a - self.halo <= y < b + self.halo for y in touched)}
+            active = {
+                k
+                for k, (a, b) in enumerate(self.bands)
+                if any(a - self.halo <= y < b + self.halo for y in touched)
+            }
         return found
 
     def _peaks(self, start, stop):
@@ -105,7 +111,9 @@ class _Finder:
         if shape not in self.filters:
             self.filters[shape] = FilterBank(shape, self.bank, self.jobs)
         planes = self.source.rows(top, bottom)
-        score, template = best_scores(planes, self.weight[top:bottom], self.unit, self.filters[shape], self.excess)
+        score, template = best_scores(
+            planes, self.weight[top:bottom], self.scores, self.filters[shape], self.excess
+        )
         if self.progress is not None:
             self.progress(1)
         own = slice(start - top, stop - top)
@@ -125,7 +133,12 @@ class _Finder:
         for peak in sorted(peaks, key=lambda one: -one[3]):
             y, x, t, _ = peak
             cell = (y // size, x // size)
-            near = [one for dy in (-1, 0, 1) for dx in (-1, 0, 1) for one in cells.get((cell[0] + dy, cell[1] + dx), ())]
+            near = [
+                one
+                for dy in (-1, 0, 1)
+                for dx in (-1, 0, 1)
+                for one in cells.get((cell[0] + dy, cell[1] + dx), ())
+            ]
             reach = self.bank[t].radius + 2.0
             if all((y - v) ** 2 + (x - u) ** 2 > (reach + self.bank[s].radius) ** 2 for v, u, s, _ in near):
                 kept.append(peak)
@@ -137,20 +150,25 @@ class _Finder:
         template = self.bank[number]
         half = int(2.5 * template.radius) + 6
         ny, nx = self.source.shape
-        top, bottom, left, right = max(0, y - half), min(ny, y + half + 1), max(0, x - half), min(nx, x + half + 1)
+        top, bottom, left, right = (
+            max(0, y - half),
+            min(ny, y + half + 1),
+            max(0, x - half),
+            min(nx, x + half + 1),
+        )
         planes = self.source.rows(top, bottom)[:, :, left:right].astype(np.float64)
         weight = self.weight[top:bottom, left:right].astype(np.float64)
         kernel = _placed(template.kernel, (y - top, x - left), weight.shape)
         norm = math.sqrt(float((kernel**2 * weight).sum()))
         filtered = (planes * (kernel * weight)).sum(axis=(1, 2)) / (norm * self.excess[number])
-        z = self.unit @ filtered
-        best = int(np.argmax(np.abs(z)))
+        best = int(np.argmax(np.abs(self.scores @ filtered)))
+        z = float(self.unit[best] @ filtered)
         change = np.tensordot(self.contrasts.weights[best], planes, 1)
         amplitude = float((change * kernel * weight).sum()) / norm**2
         inside = self._extent(change * np.sign(amplitude), weight, kernel, abs(amplitude), best)
         rows, columns = np.nonzero(inside)
         rows, columns = rows + top, columns + left
-        return Candidate(self, rows, columns, change[inside], weight[inside], z[best], best, template.kind)
+        return Candidate(self, rows, columns, change[inside], weight[inside], z, best, template.kind)
 
     def _extent(self, change, weight, kernel, amplitude, window):
         """Pixels at more than half the depth, in the finest smoothing in which that depth is significant."""
@@ -165,7 +183,9 @@ class _Finder:
             if amplitude * math.sqrt(information * typical * disc.sum()) >= OUTLINE_SIGMA:
                 break
         spread = ndimage.correlate(weight, disc, mode="constant")
-        smooth = ndimage.correlate(change * weight, disc, mode="constant") / np.maximum(spread, 1e-6 * typical)
+        smooth = ndimage.correlate(change * weight, disc, mode="constant") / np.maximum(
+            spread, 1e-6 * typical
+        )
         inside = (smooth > 0.5 * amplitude) & (weight > 0)
         labels, _ = ndimage.label(inside, np.ones((3, 3)))
         mine = np.unique(labels[support & inside])
@@ -213,7 +233,8 @@ def _join(candidates, shape):
 def _region(parts):
     strongest = max(parts, key=lambda one: abs(one.z))
     rows, columns, change, weight = (
-        np.concatenate([getattr(one, name) for one in parts]) for name in ("rows", "columns", "change", "weight")
+        np.concatenate([getattr(one, name) for one in parts])
+        for name in ("rows", "columns", "change", "weight")
     )
     total = weight.sum()
     depth = float((change * weight).sum() / total)
@@ -236,7 +257,9 @@ def _placed(kernel, centre, shape):
     half = kernel.shape[0] // 2
     out = np.zeros(shape)
     top, left = centre[0] - half, centre[1] - half
-    own = tuple(slice(max(0, -start), max(0, size - start)) for start, size in zip((top, left), shape, strict=True))
+    own = tuple(
+        slice(max(0, -start), max(0, size - start)) for start, size in zip((top, left), shape, strict=True)
+    )
     part = kernel[own]
     out[max(0, top) : max(0, top) + part.shape[0], max(0, left) : max(0, left) + part.shape[1]] = part
     return out

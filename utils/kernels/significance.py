@@ -5,11 +5,9 @@ import math
 import numpy as np
 from scipy import special
 
-from utils.kernels.templates import FilterBank
-
 COLUMNS = 1 << 15
 """Pixels whose contrasts are looked at together."""
-SHAPES_AMPLITUDE, SHAPES_POWER = 0.17, 3.0
+SHAPES_AMPLITUDE, SHAPES_POWER = 0.165, 3.0
 """Independent shapes a pixel, ``amplitude u^power``: peaks of white noise under the whole bank (docs/validation.md)."""
 SAMPLES = 4000
 
@@ -18,7 +16,7 @@ def best_scores(planes, weight, unit, filters, excess=None):
     """Largest significance of every pixel over all templates and contrasts.
 
     planes : (p, ny, nx) float32, relative change of each group and epoch.  weight : (ny, nx) float32, inverse variance of
-    a pixel where the typical one has 1; 0 = bad.  unit : (m, p) from `Contrasts.unit`.  filters : `FilterBank` of that
+    a pixel where the typical one has 1; 0 = bad.  unit : (m, p) from `Contrasts.scores`.  filters : `FilterBank` of that
     shape.  excess : (templates,), noise of each template over the expected, or None for 1.
     Returns score (ny, nx) float32 (without sign) and template (ny, nx) int8.
     """
@@ -87,24 +85,25 @@ def excess_noise(plane, variance, weight, filters):
 
 
 def window_trials(unit, information, score, samples=SAMPLES, seed=1):
-    """Contrasts that count as independent at a significance: P(any beyond ``score``) / P(one beyond).
+    """Contrasts that count as independent at a score: P(any beyond ``score``) / P(one lasting beyond).
 
-    unit : (m, p), information : (p,) of the planes, so that unit @ plane has unit variance.
+    unit : (m, p) from `Contrasts.scores`.  information : (p,) of the planes.
     One contrast is drawn beyond the limit and the others given it; the mean of 1 / (number beyond) is the union of all.
     Reference: Naiman & Priebe (2001), J. Comput. Graph. Stat. 10, 296.
     """
     rng = np.random.default_rng(seed)
-    m = unit.shape[0]
     loadings = unit / np.sqrt(information)
-    loadings /= np.sqrt(np.square(loadings).sum(axis=1, keepdims=True))
-    chosen = rng.integers(m, size=samples)
+    spread = np.sqrt(np.square(loadings).sum(axis=1))
+    alone = special.log_ndtr(-score / spread)
+    relative = np.exp(alone - special.log_ndtr(-score))
+    chosen = rng.choice(spread.size, size=samples, p=relative / relative.sum())
     noise = rng.standard_normal((samples, loadings.shape[1]))
-    # Beyond the limit by an exponential, as Gaussian tails are.
-    value = -special.ndtri_exp(special.log_ndtr(-score) + np.log(rng.uniform(size=samples)))
-    own = loadings[chosen]
+    # The chosen one, in its own sigma, beyond its limit as Gaussian tails are.
+    value = -special.ndtri_exp(alone[chosen] + np.log(rng.uniform(size=samples)))
+    own = loadings[chosen] / spread[chosen, None]
     noise += own * (value - (own * noise).sum(axis=1))[:, None]
     beyond = np.abs(noise @ loadings.T) > score * (1 - 1e-12)
-    return float(m * np.mean(1.0 / np.maximum(beyond.sum(axis=1), 1)))
+    return float(relative.sum() * np.mean(1.0 / np.maximum(beyond.sum(axis=1), 1)))
 
 
 def expected_false(score, pixels, unit, information):

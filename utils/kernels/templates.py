@@ -4,7 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-RADII = (1.0, 1.45, 2.0, 2.8, 3.9, 5.5, 7.7, 10.8, 15.0)
+BLOCKS = (1, 2, 3, 4)
+"""Sides of squares [pixels]: single pixels, and clusters of damaged ones."""
+RADII = (1.0, 2.0, 2.8, 3.9, 5.5, 7.7, 10.8, 15.0)
 """Radii of round spots [pixels]: neighbours match each other to 0.94."""
 RINGS = (4.0, 5.8, 8.4, 12.0, 16.5)
 """Outer radii of rings [pixels], shadows of dust that is out of focus."""
@@ -24,11 +26,18 @@ class Template:
 def template_bank(shape):
     """Templates that fit into frames of a shape (ny, nx): none is wider than a quarter of the shorter side."""
     largest = min(shape) / 8.0
-    bank = [Template("pixel", 0.5, np.ones((1, 1), np.float32))]
-    bank.append(Template("pixel", 0.8, np.array([[1, 1, 0], [1, 1, 0], [0, 0, 0]], np.float32)))
+    bank = [Template("pixel", 0.57 * side, _square(side)) for side in BLOCKS]
     bank += [Template("spot", r, _disc(r, r)) for r in RADII if r <= largest]
     bank += [Template("ring", r, _disc(r, r) - _disc(HOLE * r, r)) for r in RINGS if r <= largest]
     return bank
+
+
+def _square(side):
+    """Square in a kernel of odd size; one of even side lies half a pixel up and left of its middle."""
+    half = side // 2
+    kernel = np.zeros((2 * half + 1, 2 * half + 1), np.float32)
+    kernel[:side, :side] = 1.0
+    return kernel
 
 
 def _disc(radius, reach):

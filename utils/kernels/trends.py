@@ -86,7 +86,9 @@ def fit_two_causes(first, second, y, sigma):
     if abs(np.corrcoef(first, second)[0, 1]) > APART:
         return None
     scale = [first.std(), second.std()]
-    design = np.column_stack([np.ones(y.size), (first - first.mean()) / scale[0], (second - second.mean()) / scale[1]])
+    design = np.column_stack(
+        [np.ones(y.size), (first - first.mean()) / scale[0], (second - second.mean()) / scale[1]]
+    )
     design = design / sigma[:, None]
     inverse = np.linalg.inv(design.T @ design)
     coeff = inverse @ design.T @ (y / sigma)
