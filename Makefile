@@ -32,6 +32,7 @@ bench: .venv/dev.stamp
 # Accuracy and quoted errors on simulated cameras: the figures and tables of docs/validation.md.
 validate: .venv/dev.stamp
 	$(PY) -m benchmarks.validate_bias
+	$(PY) -m benchmarks.validate_dark
 
 clean:
 	rm -rf $(DEMO) .pytest_cache .ruff_cache .hypothesis

@@ -105,9 +105,9 @@ def take(folder, sensor, count, seed):
             write_frame(folder / f"bias_{k}_{i:03d}.fits", samples, cards)
 
 
-def run_pipeline(frames, output, cache, *options):
+def run_pipeline(frames, output, cache, *options, program="bias_pipeline/run_pipeline.py"):
     """Run the shipped command; RuntimeError where it fails."""
-    command = [sys.executable, "-W", "error", "bias_pipeline/run_pipeline.py", "--quiet", "--plots", "none"]
+    command = [sys.executable, "-W", "error", program, "--quiet", "--plots", "none"]
     command += ["--basepath", str(frames), "--output-dir", str(output), *options]
     done = subprocess.run(
         command,
