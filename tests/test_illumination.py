@@ -139,6 +139,8 @@ def test_noise_free_and_tiny_frames():
     np.testing.assert_allclose(fit_radial(small).model.evaluate()[0], small, atol=1e-4)
 
 
-def test_frames_without_data():
+def test_frames_without_data_or_light():
+    with pytest.raises(ValueError, match="flat of level 0, expected light"):
+        fit_radial(np.zeros((40, 40)), 0.1)
     with pytest.raises(ValueError, match="0 usable bins"):
         fit_radial(np.full((40, 40), np.nan))

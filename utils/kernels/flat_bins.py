@@ -110,7 +110,8 @@ def bin_flat(flat, sigma, model=None, size=None):
     blocks = blocks - centre[..., None].astype(np.float32)
     rough = 1.4826 * block_medians(np.abs(blocks[..., ::step]))
     with np.errstate(divide="ignore", invalid="ignore"):
-        excess = np.nanmedian(((rough**2 - noise) / level**2)[known]) if known.any() else 0.0
+        excess = ((rough**2 - noise) / level**2)[known]
+        excess = np.median(excess[np.isfinite(excess)]) if np.isfinite(excess).any() else 0.0
         limit = PIXEL_CLIP * np.sqrt(noise + max(excess, 0.0) * level**2)
         # Where coarse steps hide the scatter from the median there is nothing to clip by.
         limit = np.where((limit > 0) & (size > 2), np.maximum(limit, 2.0 * rough), np.inf)

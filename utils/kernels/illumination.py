@@ -123,7 +123,7 @@ def fit_radial(flat, sigma=None, usable=None):
     Bins of clipped means, weighted by noise and PRNU; dust and defects are masked by their local residuals, again after
     every fit.  Errors are widened by ``sqrt(chi2_red)`` where that exceeds 1.  A centre or coefficient that the flat does
     not constrain is held at the middle or at 0, and the notes say so.
-    Returns a `RadialFit`.  Raises ValueError where fewer than 2 bins can be used.
+    Returns a `RadialFit`.  Raises ValueError where fewer than 2 bins can be used, or the flat has no light.
     """
     half = half_diagonal(flat.shape)
     middle = (flat.shape[1] - 1) / 2, (flat.shape[0] - 1) / 2
@@ -178,6 +178,8 @@ def _masked_fit(bins, solve):
     known &= bins.n * 4 >= np.median(bins.n[known]) if known.any() else False
     if known.sum() < 2:
         raise ValueError(f"{known.sum()} usable bins, expected 2 or more")
+    if not np.median(bins.value[known]) > 0:
+        raise ValueError(f"flat of level {np.median(bins.value[known]):g}, expected light")
     used = known
     solution = solve(bins, used)
     for _ in range(MASK_ROUNDS):
@@ -288,7 +290,8 @@ def _at_centre(x, y, value, weight, half, centre, free):
 def _step(x, y, value, weight, half, parameters, free):
     """One Gauss-Newton step in the free parameters; exact where only linear ones are free."""
     slopes = np.stack(_slopes(parameters, x, y, half))[free]
-    slopes[-2:] *= half if free[4] else 1.0  # of the order of the others
+    if free[4]:
+        slopes[-2:] *= half  # of the order of the others
     units = np.where(np.arange(6) < 4, 1.0, half)[free]
     residual = value - _radial(parameters, x, y, half)
     normal = (slopes * weight) @ slopes.T
@@ -303,7 +306,8 @@ def _step(x, y, value, weight, half, parameters, free):
     updated[free] += direction * units
     cov = np.zeros((6, 6))
     cov[np.ix_(free, free)] = inverse * np.outer(units, units)
-    chi2 = float((weight * (value - _radial(updated, x, y, half)) ** 2).sum())
+    with np.errstate(over="ignore", invalid="ignore"):  # a centre that nothing constrains may go anywhere
+        chi2 = float((weight * (value - _radial(updated, x, y, half)) ** 2).sum())
     return _Radial(updated, free.copy(), cov, chi2, half)
 
 

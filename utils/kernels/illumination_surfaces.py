@@ -41,7 +41,7 @@ def fit_polynomial(flat, sigma=None, usable=None, degree=4):
     quality = fit_quality(bins, used, solution)
     value = solution.paint(flat.shape)
     scale = _middle_level(value)
-    error = np.sqrt(solution.variance(bins) * max(1.0, quality.chi2_red))
+    error = np.sqrt(np.maximum(solution.variance(bins), 0.0) * np.fmax(1.0, quality.chi2_red))
     error = spread_over_pixels(error, bins.size, flat.shape) / abs(scale)
     value = (value / scale).astype(np.float32)
     return SurfaceFit(value, np.maximum(error, 0).astype(np.float32), replace(quality, level=scale))
@@ -136,12 +136,13 @@ def _surface(flat, usable, trend, smooth, error, size):
     bins = bin_flat(masked_flat, None, value)
     used = np.isfinite(bins.value) & (bins.sigma > 0)
     x, y = bins.x[used].round().astype(int), bins.y[used].round().astype(int)
+    smooth_value = np.maximum(value[y, x], 1e-6 * abs(level))
     residual = bins.value[used] - value[y, x]
     quality = FitQuality(
         level=level,
         chi2_red=float(np.mean((residual / bins.sigma[used]) ** 2)),
-        rms_residual=float(np.sqrt(np.mean((residual / value[y, x]) ** 2))),
-        rms_expected=float(np.sqrt(np.mean((bins.sigma[used] / value[y, x]) ** 2))),
+        rms_residual=float(np.sqrt(np.mean((residual / smooth_value) ** 2))),
+        rms_expected=float(np.sqrt(np.mean((bins.sigma[used] / smooth_value) ** 2))),
         prnu=bins.prnu,
         masked=0.0,
         bins=bins,
@@ -200,7 +201,8 @@ def _solve_polynomial(bins, used, shape, degree):
         )
     root = 1.0 / bins.sigma[used]
     design = _terms(powers, bins.x[used], bins.y[used], shape) * root[:, None]
-    cov = np.linalg.inv(design.T @ design)
+    # A frame of few rows or columns does not carry all terms: the smallest solution is taken.
+    cov = np.linalg.pinv(design.T @ design, rcond=1e-12, hermitian=True)
     return _Polynomial(cov @ (design.T @ (bins.value[used] * root)), cov, powers, shape)
 
 

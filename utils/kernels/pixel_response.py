@@ -169,7 +169,7 @@ def _patchy(residual, variance, good, full):
     dusty = np.zeros(full.shape, bool)
     dusty[full] = good & (excess > usual * (1.0 + PATCH_LIMIT * np.sqrt(2.0 / dof)))
     wide = binary_dilation(dusty, np.ones((3, 3)))
-    return wide[full] if wide[full][good].mean() < 0.5 else dusty[full]
+    return wide[full] if wide[full].sum() < 0.5 * good.sum() else dusty[full]
 
 
 def _pooled(total, noise2, dof, n):
@@ -219,7 +219,9 @@ def _flattened(blocks, basis):
         filled = np.where(np.isfinite(blocks), blocks, centre) - centre
         rough = 1.4826 * np.median(np.abs(filled), axis=1, keepdims=True)
         # Pooled: of ordinary blocks all scatter alike, relative to their level.
-        rough = np.maximum(rough, np.abs(centre) * np.median(rough / np.abs(centre)))
+        lit = centre[:, 0] > 0
+        usual = np.median(rough[lit] / centre[lit]) if lit.any() else np.float32(0.0)
+        rough = np.maximum(rough, np.abs(centre) * usual)
         used = np.isfinite(blocks) & (np.abs(filled) <= OUTLIER * 1.5 * rough)
     values = np.where(used, filled, np.float32(0.0))
     surface = np.zeros_like(filled)
