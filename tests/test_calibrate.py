@@ -1,0 +1,269 @@
+"""python -m utils.calibrate: frames at unseen temperatures and exposures against truth, and what is refused."""
+
+import csv
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from bias_frames import write_frame
+from dark_frames import campaign, run, sensor
+
+from bias_pipeline.run_pipeline import main as bias_main
+from utils.application.command import run_command
+from utils.calibrate import main
+from utils.domain.detector import Detector, Measured
+from utils.fits_io.product_reader import read_product
+from utils.fits_io.products import DQ, write_product
+from utils.kernels import calibration
+
+ROOT = Path(__file__).resolve().parents[1]
+SHAPE = (88, 120)
+FLAT_SIGMA = 0.002
+SCIENCE = ((2.3, 12.0, 300.0), (12.5, 40.0, 800.0), (-3.1, 30.0, 0.0), (7.0, 60.0, 20.0))
+"""Temperature [degC], exposure [s], light [ADU] of the frames: none at a point of the campaign but the exposure 60 s."""
+
+
+@pytest.fixture(scope="module")
+def camera():
+    return sensor(SHAPE, seed=1, cosmic_rate=0.0)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory, camera):
+    """Bias and dark products, a flat and science frames of one camera."""
+    folder = tmp_path_factory.mktemp("calibrate")
+    campaign(folder / "frames", camera, seed=1)
+    words = ["--basepath", str(folder / "frames"), "--output-dir", str(folder / "bias"), "--plots", "none"]
+    assert run_command(bias_main, words) == 0
+    bias = folder / "bias" / "bias_model"
+    words = ("--basepath", folder / "frames", "--output_dir", folder / "dark", "--bias-model", bias)
+    assert run(*words) == 0
+    rng = np.random.default_rng(7)
+    truth = camera.true_flat() / np.median(camera.true_flat())
+    dq = np.where(truth < 0.5, DQ.DEAD | DQ.DO_NOT_USE, 0).astype(np.int16)
+    write_flat(folder / "flat.fits", truth + rng.normal(0.0, FLAT_SIGMA, SHAPE), dq)
+    for number, (temperature, exposure, light) in enumerate(SCIENCE):
+        cards = {"IMAGETYP": "Light Frame", "EXPTIME": exposure, "CCD_TEMP": temperature, "TIMESTMP": 1.7e9}
+        kind = "flat" if light else "dark"
+        level = {"level": light} if light else {}
+        samples = camera.frame(kind, temperature, exposure, rng, **level)
+        write_frame(folder / "science" / f"m31_{number}.fits", samples, **cards, OBJECT="M 31", CRVAL1=10.68)
+    return folder
+
+
+def write_flat(path, data, dq=None, name="NONE", **cards):
+    given = {"FILTER": name, "TEMP": 5.0, "GAIN": None} | cards
+    sigma = np.full(data.shape, FLAT_SIGMA)
+    write_product(path, data, prodtype="MASTER_FLAT", unit="", cards=given, uncert=sigma, dq=dq)
+
+
+def words(folder, out, *more, frames="science"):
+    return [
+        *(str(folder / frames), "--bias-model", str(folder / "bias" / "bias_model")),
+        *("--dark-model", str(folder / "dark" / "dark_model_2d"), "--flat", str(folder / "flat.fits")),
+        *("--output-dir", str(out), "--plots", "none", *map(str, more)),
+    ]
+
+
+@pytest.fixture(scope="module")
+def calibrated(made):
+    assert run_command(main, words(made, made / "out")) == 0
+    return [read_product(made / "out" / f"m31_{n}_calibrated.fits", expect="CALIBRATED") for n in range(4)]
+
+
+@pytest.mark.parametrize("number", range(4))
+def test_residual_is_unbiased_and_errors_are_right(calibrated, camera, number):
+    product, light = calibrated[number], SCIENCE[number][2]
+    true = light * np.median(camera.true_flat())
+    good = ~product.mask
+    assert good.mean() > 0.985
+    error = (product.data - true)[good].astype(float)
+    pull = error / product.uncert[good]
+    assert abs(error.mean()) < 0.1 * np.median(product.uncert[good])
+    assert 0.95 < pull.std() < 1.1
+    # Pixels whose telegraph noise the darks did not show are among the good ones.
+    assert np.mean(np.abs(pull) > 6.0) < 1e-3
+
+
+def test_header_tells_the_frame_and_what_was_done(calibrated, made):
+    header = calibrated[0].header
+    assert (header["OBJECT"], header["CRVAL1"], header["TEMP"], header["EXPTIME"]) == (
+        "M 31",
+        10.68,
+        2.3,
+        12.0,
+    )
+    assert header["DATE-OBS"] == "2023-11-14T22:13:20.000"
+    assert header["BIASFILE"].endswith("bias_model")
+    assert header["FLATFILE"].endswith("flat.fits")
+    assert (header["DARKKIND"], header["EXTRAP"]) == ("model", False)
+    assert calibrated[0].inputs[0]["file"].endswith("m31_0.fits")
+    assert calibrated[0].unit == "adu"
+    rows = list(csv.DictReader((made / "out" / "calibrated_frames.csv").read_text().splitlines()))
+    assert [row["dark"] for row in rows] == ["model"] * 4
+    # A master dark of 60 s stands 2 degC away, two masters stand around: both leave more.
+    header = calibrated[3].header
+    assert header["DARKRES"] < header["RESINTER"] < header["RESMASTE"]
+
+
+def test_the_advisor_says_what_the_dark_leaves(calibrated, camera, made):
+    """The expected residual is the scatter of the dark's error over pixels of an ordinary rate."""
+    from utils.application.product_list import load_products
+    from utils.domain.dark_advisor import DarkAdvisor
+    from utils.domain.dark_model import DarkModel
+
+    maps = [product.path for product in load_products(made / "dark", "DARK_CURRENT")]
+    advisor = DarkAdvisor(DarkModel.load(made / "dark" / "dark_model_2d"), maps)
+    ordinary = ~(camera.hot | camera.warm | camera.telegraph).ravel()
+    for temperature, exposure in ((7.0, 60.0), (5.05, 60.0), (2.0, 20.0)):
+        true = camera.true_signal("dark", temperature, exposure)
+        for candidate in advisor.candidates(temperature, exposure):
+            rate, _ = candidate.at(slice(0, ordinary.size))
+            left = (rate * exposure - true.ravel())[ordinary & ~candidate.lost(slice(0, ordinary.size))]
+            rms = 1.4826 * np.median(np.abs(left))
+            assert candidate.expected == pytest.approx(rms, rel=0.35), (candidate.kind, temperature, exposure)
+    best = advisor.candidates(5.0, 60.0)
+    assert best[0].kind in ("model", "master")
+
+
+def test_blocks_and_threads_leave_no_trace(made, calibrated, monkeypatch):
+    from utils.domain import calibrated_frame
+
+    monkeypatch.setattr(calibrated_frame, "ROWS", 7)
+    assert run_command(main, words(made, made / "small", "--jobs", 3)) == 0
+    again = read_product(made / "small" / "m31_1_calibrated.fits")
+    np.testing.assert_array_equal(again.data, calibrated[1].data)
+    np.testing.assert_array_equal(again.uncert, calibrated[1].uncert)
+    np.testing.assert_array_equal(again.dq, calibrated[1].dq)
+
+
+def test_dark_output_folder_brings_its_bias_and_frames_are_named_one_by_one(made, calibrated, tmp_path):
+    command = [
+        str(made / "science" / "m31_2.fits"),
+        "--dark-model",
+        str(made / "dark"),
+        "--flat",
+        str(made / "flat.fits"),
+    ]
+    done = subprocess.run(
+        [sys.executable, "-m", "utils.calibrate", *command, "--output-dir", str(tmp_path / "out")],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "calibrate: 1 of 1 frames" in done.stdout
+    again = read_product(tmp_path / "out" / "m31_2_calibrated.fits")
+    np.testing.assert_allclose(again.data, calibrated[2].data, atol=1e-3)
+    assert "data:image/png" in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_shot_noise_follows_sources_and_not_single_samples():
+    rng = np.random.default_rng(3)
+    sky, gain, read = 200.0, 0.5, 4.0
+    signal = (sky + rng.normal(0.0, np.sqrt(read + gain * sky), (200, 300))).astype(np.float32)
+    signal[100, 150] += 5000.0
+    noise = np.full(signal.shape, read, np.float32)
+    found = calibration.shot_signal(signal, np.ones(signal.shape, bool), noise, gain)
+    assert found[100, 150] == signal[100, 150]
+    away = np.ones(signal.shape, bool)
+    away[96:105, 146:155] = False
+    # Means of 25 samples; a few single ones above 3 sigma keep their own.
+    assert np.std(found[away]) < 2.5 * np.sqrt((read + gain * sky) / 25)
+    assert found[away].mean() == pytest.approx(sky, rel=0.01)
+    faint = calibration.shot_signal(signal - np.float32(sky), np.ones(signal.shape, bool), noise, gain)
+    assert faint.min() >= 0.0
+
+
+def test_saturated_samples_and_full_wells_are_not_usable(made, camera, tmp_path):
+    rng = np.random.default_rng(1)
+    samples = camera.frame("flat", 5.0, 10.0, rng, level=300.0)
+    samples[10, 20] = 4095 * 16
+    samples[11, 21] = 3900 * 16  # charge near the full well, below the converter's end
+    cards = {"IMAGETYP": "Light Frame", "EXPTIME": 10.0, "CCD_TEMP": 5.0}
+    write_frame(tmp_path / "science" / "a.fits", samples, **cards)
+    command = words(made, tmp_path / "out")
+    assert run_command(main, [str(tmp_path / "science"), *command[1:]]) == 0
+    product = read_product(tmp_path / "out" / "a_calibrated.fits")
+    for row, column in ((10, 20), (11, 21)):
+        assert product.mask[row, column]
+        assert product.dq[row, column] & DQ.SATURATED
+
+
+def test_outside_the_range_is_said_and_flagged(made, camera, tmp_path, capsys):
+    rng = np.random.default_rng(1)
+    cards = {"IMAGETYP": "Light Frame", "EXPTIME": 10.0, "CCD_TEMP": 28.0}
+    write_frame(tmp_path / "science" / "hot.fits", camera.frame("dark", 28.0, 10.0, rng), **cards)
+    assert run_command(main, [str(tmp_path / "science"), *words(made, tmp_path / "out")[1:]]) == 0
+    assert "temperature 28 degC outside" in capsys.readouterr().err
+    product = read_product(tmp_path / "out" / "hot_calibrated.fits")
+    assert product.header["EXTRAP"] is True
+
+
+def test_what_does_not_fit_is_refused_naming_both(made, camera, tmp_path, capsys):
+    rng = np.random.default_rng(1)
+    samples = camera.frame("flat", 5.0, 10.0, rng, level=300.0)
+    cards = {"IMAGETYP": "Light Frame", "EXPTIME": 10.0, "CCD_TEMP": 5.0}
+    cases = {
+        "shape": (samples[:-2], cards, "shape"),
+        "scale": (
+            samples + np.arange(samples.size, dtype=np.uint16).reshape(SHAPE) % 2,
+            cards,
+            "ADUSCALE 16, expected 1",
+        ),
+        "cold": (samples, cards | {"CCD_TEMP": 999.0}, "temperature"),
+        "filter": (samples, cards | {"FILTER": "R"}, "no flat of filter R, expected one of B, V"),
+    }
+    for name in ("B", "V"):
+        write_flat(tmp_path / f"{name}.fits", np.ones(SHAPE), name=name)
+    for name, (frame, header, message) in cases.items():
+        path = tmp_path / name / f"{name}.fits"
+        write_frame(path, frame, **header)
+        command = [str(path), *words(made, tmp_path / f"out_{name}")[1:]]
+        if name == "filter":
+            command[command.index("--flat") + 1] = str(tmp_path / "V.fits")
+            message = "no flat of filter R, expected one of V"
+        assert run_command(main, command) == 2, name
+        error = capsys.readouterr().err
+        assert message in error
+        assert str(path) in error
+        assert "Traceback" not in error
+
+
+def test_one_bad_frame_is_named_and_the_others_are_made(made, tmp_path, capsys):
+    shutil.copytree(made / "science", tmp_path / "science")
+    (tmp_path / "science" / "broken.fits").write_bytes(b"SIMPLE  = nonsense")
+    assert run_command(main, [str(tmp_path / "science"), *words(made, tmp_path / "out")[1:]]) == 1
+    assert "missing: broken_calibrated.fits" in capsys.readouterr().err
+    assert len(list((tmp_path / "out").glob("*_calibrated.fits"))) == 4
+
+
+def test_detector_and_gain_change_the_errors(made, calibrated, tmp_path):
+    sheet = tmp_path / "detector.json"
+    Detector(Measured(1e-3), 16.0, Measured(2.0), Measured(3700.0)).write(sheet)
+    for number, more in enumerate((("--detector", sheet), ("--gain", "1e-3"))):
+        assert run_command(main, words(made, tmp_path / f"out{number}", *more)) == 0
+        again = read_product(tmp_path / f"out{number}" / "m31_0_calibrated.fits")
+        assert np.median(again.uncert) > 5 * np.median(calibrated[0].uncert)
+        np.testing.assert_array_equal(again.data, calibrated[0].data)
+
+
+def test_options_that_cannot_work_are_refused(made, tmp_path, capsys):
+    frame = str(made / "science" / "m31_0.fits")
+    for command, message in (
+        ([frame], "--bias-model: got none"),
+        ([frame, "--bias-model", str(tmp_path)], "bias_a_map.fits"),
+        ([str(tmp_path), *words(made, tmp_path / "o")[1:]], "no FITS file below"),
+        (
+            [frame, *words(made, tmp_path / "o")[1:], "--flat", str(made / "science" / "m31_0.fits")],
+            "expected MASTER_FLAT",
+        ),
+    ):
+        assert run_command(main, [*command, "--output-dir", str(tmp_path / "o")]) == 2
+        error = capsys.readouterr().err
+        assert message in error
+        assert error.count("\n") == 1

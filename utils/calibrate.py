@@ -1,0 +1,265 @@
+"""Calibrate frames with the products of the pipelines: bias, dark and flat at each frame's own temperature and exposure.
+
+python -m utils.calibrate FRAME... --bias-model DIR --dark-model DIR --flat FILE --output-dir OUT
+"""
+
+import sys
+from pathlib import Path
+
+from utils.application.command import run_command
+from utils.application.options import CommandParser, SharedOptions, add_shared_options, both
+from utils.errors import CalibrationError, InputError
+
+COLUMNS = (
+    *("frame", "product", "temperature", "exposure", "filter", "dark", "dark_file", "expected_residual"),
+    *("flat", "median", "extrapolated", "warnings"),
+)
+SHARED = (
+    *("output-dir", "gain", "detector", "saturation", "jobs", "overwrite", "dry-run", "plots"),
+    *("verbose", "quiet", "log-file"),
+)
+MOST_PICTURES = 6
+
+
+def main(argv=None):
+    """Calibrate; returns the exit status."""
+    args = _parser().parse_args(argv)
+    from utils.application.log import setup_logging
+    from utils.application.run_record import RunRecord
+
+    shared = SharedOptions.from_args(args)
+    setup_logging(shared.verbosity, shared.log_file)
+    products = _products(args, shared)
+    paths = _frames(args.frames)
+    argv = sys.argv[1:] if argv is None else argv
+    with RunRecord(
+        shared.output_dir,
+        "calibrate",
+        "calibrate",
+        vars(args),
+        argv,
+        dry_run=shared.dry_run,
+        overwrite=shared.overwrite,
+    ) as record:
+        rows = _calibrate_all(paths, products, shared, record)
+        if not rows:
+            raise InputError(
+                f"none of {len(paths)} frames could be calibrated; the first: {record.missing_list[0]['reason']}"
+            )
+        if not shared.dry_run:
+            _report(shared, record, rows)
+        return record.finish()
+
+
+def _parser():
+    parser = CommandParser(prog="python -m utils.calibrate", description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "frames", nargs="+", type=Path, metavar="FRAME", help="FITS frame, or a folder of frames"
+    )
+    parser.add_argument(
+        *both("bias-model"),
+        type=Path,
+        metavar="DIR",
+        default=None,
+        help="bias model (default: that of the dark model)",
+    )
+    parser.add_argument(
+        *both("dark-model"),
+        type=Path,
+        metavar="DIR",
+        default=None,
+        help="dark model, or output folder of the dark pipeline",
+    )
+    parser.add_argument(
+        "--flat",
+        type=Path,
+        metavar="PATH",
+        default=None,
+        help="master flat, or output folder of the flat pipeline",
+    )
+    add_shared_options(parser, SHARED, output_dir=Path("calibrated"))
+    return parser
+
+
+def _products(args, shared):
+    """Open what the frames are calibrated with."""
+    from utils.application.product_list import load_products, load_run_file
+    from utils.domain.bias_source import load_bias
+    from utils.domain.calibrated_frame import Products
+    from utils.domain.dark_advisor import DarkAdvisor
+    from utils.domain.dark_model import DarkModel
+    from utils.domain.flat_source import find_flats
+    from utils.errors import OptionError
+
+    advisor, folder = None, args.bias_model
+    if args.dark_model is not None:
+        model_folder, output = _dark_folders(args.dark_model)
+        listed = load_products(output) if output is not None and load_run_file(output)[0] else []
+        maps = [p.path for p in listed if p.prodtype == "DARK_CURRENT" and not p.facts.get("misfit")]
+        advisor = DarkAdvisor(DarkModel.load(model_folder), maps)
+        if folder is None and output is not None and (output / "bias_used").is_dir():
+            folder = output / "bias_used"
+    if folder is None:
+        raise OptionError(
+            "--bias-model: got none, expected the folder of a bias model (or --dark-model, which keeps its own)"
+        )
+    flats = []
+    if args.flat is not None:
+        flats = find_flats(args.flat, load_products(args.flat) if args.flat.is_dir() else [])
+    return Products(
+        load_bias(folder),
+        advisor,
+        flats,
+        shared.load_detector(),
+        shared.gain,
+        None if shared.saturation == "auto" else shared.saturation,
+    )
+
+
+def _dark_folders(path):
+    """Folder of the model and output folder of the run (None where it is not known) for either of them."""
+    from utils.application.product_list import RUN_FILE
+
+    if (path / "dark_model_2d").is_dir():
+        return path / "dark_model_2d", path
+    for parent in (path.parent, path.parent.parent):
+        if (parent / RUN_FILE).is_file():
+            return path, parent
+    return path, None
+
+
+def _frames(given):
+    """Paths of the frames: those named, and those in folders named."""
+    from utils.fits_io.find_frames import find_fits
+
+    paths = []
+    for path in given:
+        if path.is_dir():
+            found = [file.path for file in find_fits(str(path)).files]
+            if not found:
+                raise InputError(f"{path}: no FITS file below, expected frames")
+            paths += sorted(found)
+        else:
+            paths.append(str(path))
+    return list(dict.fromkeys(paths))
+
+
+def _names(paths):
+    """Name of each product, no two alike."""
+    from utils.fits_io.naming import unique_names
+
+    stems = [Path(path).name for path in paths]
+    for ending in (".gz", ".fz"):
+        stems = [stem.removesuffix(ending) for stem in stems]
+    return [f"{name}_calibrated.fits" for name in unique_names([Path(stem).stem for stem in stems])]
+
+
+def _calibrate_all(paths, products, shared, record):
+    """Calibrate every frame that can be; the others are named as missing.  Returns rows of the table."""
+    from utils.application.log import LOGGER, progress
+    from utils.domain import calibrated_frame
+    from utils.fits_io.header_scan import UnusableFits, scan_headers
+
+    rows = []
+    with record.step("calibrate") as step:
+        images = scan_headers(paths, shared.jobs)
+        for image, name in progress(zip(images, _names(paths), strict=True), len(paths), "frames"):
+            try:
+                if isinstance(image, UnusableFits):
+                    raise image
+                facts = calibrated_frame.facts_of(image)
+                if shared.dry_run:
+                    LOGGER.info("would calibrate %s to %s", image.path, shared.output_dir / name)
+                    rows.append(name)
+                    continue
+                found = calibrated_frame.calibrate_frame(image, products, shared.jobs)
+            except CalibrationError as error:
+                record.missing(name, str(error))
+                continue
+            path = record.claim(shared.output_dir / name)
+            calibrated_frame.write_calibrated(path, found, image, facts)
+            record.add_product(path, "CALIBRATED", what=f"calibrated {Path(image.path).name}")
+            record.add_input([image])
+            for text in found.warnings:
+                record.warn(f"{Path(image.path).name}: {text}")
+            rows.append(_row(image, facts, path, found))
+            _picture(shared, record, path, found, len(rows))
+        step.summary = f"{len(rows)} of {len(paths)} frames"
+    return rows
+
+
+def _row(image, facts, path, found):
+    from utils.kernels.pieces import median_of_some
+
+    return {
+        "frame": image.path,
+        "product": path.name,
+        "temperature": facts["temperature"],
+        "exposure": facts["exposure"],
+        "filter": facts["filter"],
+        "dark": None if found.dark is None else found.dark.kind,
+        "dark_file": None if found.dark is None else found.dark.words,
+        "expected_residual": None if found.dark is None else found.dark.expected,
+        "flat": found.cards["FLATFILE"][0],
+        "median": median_of_some(found.value),
+        "extrapolated": found.cards["EXTRAP"][0],
+        "warnings": "; ".join(found.warnings),
+    }
+
+
+def _picture(shared, record, path, found, number):
+    if shared.plots == "none" or (shared.plots == "summary" and number > MOST_PICTURES):
+        return
+    import numpy as np
+
+    from utils.application.figure_style import png_bytes
+    from utils.application.plots import map_with_histogram
+    from utils.fits_io.atomic import write_bytes
+    from utils.fits_io.products import MASKED
+
+    shown = np.where((found.dq & np.int16(MASKED)) == 0, found.value, np.float32(np.nan))
+    figure = map_with_histogram(shown, label="calibrated [ADU]", title=path.stem)
+    picture = record.claim(shared.output_dir / "figures" / f"{path.stem}.png")
+    write_bytes(picture, [png_bytes(figure)])
+    caption = (
+        "Calibrated frame, unusable pixels left out. Look for bias pattern, glow, dust and vignetting left."
+    )
+    record.add_figure(picture, caption, section="Frames")
+
+
+def _report(shared, record, rows):
+    from utils.application.report import context_of, csv_table, write_report
+    from utils.application.run_record import REPORT
+    from utils.fits_io.atomic import write_csv
+
+    table = record.claim(shared.output_dir / "calibrated_frames.csv")
+    write_csv(table, rows, COLUMNS)
+    record.add_product(table, "CALIBRATED_FRAMES", what="what each frame was calibrated with")
+    shown = {
+        "product": "product",
+        "temperature": "T [°C]",
+        "exposure": "t [s]",
+        "filter": "filter",
+        "dark": "dark",
+        "expected_residual": "dark leaves [ADU]",
+        "median": "median [ADU]",
+        "warnings": "warnings",
+    }
+    with record.step("report"):
+        path = record.claim(shared.output_dir / REPORT)
+        context = context_of(
+            record,
+            title="Calibrated frames",
+            program="python -m utils.calibrate",
+            inputs=f"{len(rows)} frames",
+            sections=(
+                ("Frames", "Bias, dark and flat of each frame's own temperature, exposure and filter."),
+            ),
+            tables=csv_table(table, shown, section="Frames", title="What was done"),
+        )
+        write_report(path, context)
+        record.add_product(path, "REPORT")
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main))
