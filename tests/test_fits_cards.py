@@ -4,7 +4,7 @@ from astropy.io import fits
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from utils.fits_io.fits_cards import card, datasum, encode_checksum, text_cards
+from utils.fits_io.fits_cards import add_sums, card, datasum, encode_checksum, stored_sum, text_cards
 from utils.fits_io.naming import exposure_folder, exposure_label, label
 
 
@@ -138,3 +138,24 @@ def test_labels():
         "exp_0p001",
         "exp_1p2e-05",
     ]
+
+
+@pytest.mark.parametrize("dtype", ["u1", "?", "i2", "u2", "i4", "f4", "i8", "f8"])
+@pytest.mark.parametrize("size", [0, 1, 2, 3, 7, 8, 1000, 100_001])
+def test_sum_of_native_values_is_that_of_the_stored_ones(dtype, size):
+    rng = np.random.default_rng(size)
+    raw = rng.integers(0, 256, size * np.dtype(dtype).itemsize, dtype=np.uint8)
+    if dtype == "?":
+        raw &= 1
+    native = raw.view(dtype)
+    assert stored_sum(native) == datasum(native.astype(native.dtype.newbyteorder(">")).tobytes())
+    full = np.full(size, 255, np.uint8).repeat(native.itemsize).view(dtype) if dtype != "?" else native
+    assert stored_sum(full) == datasum(full.tobytes())
+
+
+def test_sums_of_parts_add_up():
+    data = np.random.default_rng(3).integers(0, 256, 400_000, dtype=np.uint8)
+    parts = [datasum(data[first : first + 40_004]) for first in range(0, data.size, 40_004)]
+    assert add_sums(parts) == datasum(data)
+    assert add_sums([0xFFFFFFFF, 0]) == 0xFFFFFFFF
+    assert add_sums([]) == 0

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
-from scipy import special
 
 from utils.errors import InputError
 from utils.fits_io.mapped import drop_pages
@@ -14,6 +13,7 @@ from utils.fits_io.product_reader import view_planes
 from utils.fits_io.products import DQ
 from utils.kernels import linear_fit
 from utils.kernels.pieces import in_pieces
+from utils.kernels.special_functions import f_tail
 
 BLOCK_PIXELS = 32768
 """Pixels fitted at a time: float64 work arrays stay in cache."""
@@ -123,7 +123,7 @@ def _common_error(headers, temperatures, shifts):
         _, _, chi2, n = linear_fit.fit_line(level[:, None], 1.0 / error[:, None] ** 2, temperatures)
         frames = max(1, sum(header["NCOMBINE"] - 1 for header in headers))
         # The errors are themselves measured, from so many frames: an F test and no chi-square.
-        if special.fdtrc(n[0] - 2, frames, chi2[0] / (n[0] - 2)) < COMMON_CHANCE:
+        if f_tail(n[0] - 2, frames, chi2[0] / (n[0] - 2)) < COMMON_CHANCE:
             flat = np.polyfit(temperatures, level, 1)
             residual = level - np.polyval(flat, temperatures)
             found = math.sqrt(float(residual @ residual) / (level.size - 2))

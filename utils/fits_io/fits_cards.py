@@ -5,11 +5,14 @@ Reference: FITS standard 4.0, sections 4.1 to 4.4 and appendix J (checksums).
 
 import math
 import re
+import sys
 
 import numpy as np
 
 BLOCK = 2880
 CARD = 80
+SUM_PIECE = 1 << 17
+"""Bytes that are summed at a time: they stay in the cache."""
 
 _KEYWORD = re.compile(r"[A-Z0-9_-]{1,8}\Z")
 _CHECKSUM_CARD = "CHECKSUM= '{}'   / HDU checksum"
@@ -117,11 +120,41 @@ def datasum(buffer, start=0):
     data = np.frombuffer(buffer, np.uint8) if isinstance(buffer, (bytes, bytearray, memoryview)) else buffer
     data = np.ascontiguousarray(data).reshape(-1).view(np.uint8)
     whole = len(data) // 4 * 4
-    # 4 GB at once cannot overflow 64 bits; the sum is folded at the end only.
-    total = int(start)
-    for first in range(0, whole, 1 << 32):
-        total += int(data[first : min(first + (1 << 32), whole)].view(">u4").sum(dtype=np.uint64))
-    total += int.from_bytes(data[whole:].tobytes().ljust(4, b"\0"), "big")
+    halves = np.empty(min(whole, SUM_PIECE) // 2, np.uint16)
+    sums = [int(start), int.from_bytes(data[whole:].tobytes().ljust(4, b"\0"), "big")]
+    for first in range(0, whole, SUM_PIECE):
+        stored = data[first : min(first + SUM_PIECE, whole)].view(">u2")
+        native = halves[: stored.size]
+        np.copyto(native, stored)
+        sums.append(stored_sum(native))
+    return add_sums(sums)
+
+
+def stored_sum(values):
+    """Return the FITS data sum that native values have once they are stored big-endian, without swapping them.
+
+    values : contiguous; only the last of several arrays may hold a number of bytes not divisible by 4.
+    """
+    values = values.reshape(-1)
+    size = values.dtype.itemsize
+    if size == 1 or values.nbytes % 4:
+        return datasum(values.astype(values.dtype.newbyteorder(">"))) if size > 1 else _sum_of_bytes(values)
+    total = int(np.add.reduce(values.view(np.uint32), dtype=np.uint64))
+    # Two native halves stand in the wrong order in their word: a rotation by 16 bits, here a multiplication.
+    return add_sums([total << 16 if size == 2 and sys.byteorder == "little" else total])
+
+
+def _sum_of_bytes(values):
+    """Data sum of single bytes: four sums of every fourth one."""
+    values = values.view(np.uint8)
+    whole = values[: values.size // 4 * 4].reshape(-1, 4)
+    total = sum(int(whole[:, k].sum(dtype=np.uint64)) << (24 - 8 * k) for k in range(4))
+    return add_sums([total, int.from_bytes(values[whole.size :].tobytes().ljust(4, b"\0"), "big")])
+
+
+def add_sums(sums):
+    """Add data sums as one's complement numbers of 32 bits."""
+    total = sum(sums)
     while total >> 32:
         total = (total & 0xFFFFFFFF) + (total >> 32)
     return total

@@ -15,13 +15,12 @@ import time
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from enum import IntFlag
-from functools import partial
 
 import numpy as np
 
 from utils.errors import OptionError
-from utils.fits_io.atomic import write_bytes
 from utils.fits_io.fits_cards import BLOCK, card, datasum, finish_header, text_cards
+from utils.fits_io.plane_writer import ComputedPlane, write_images
 from utils.fits_io.validity import validity_cards
 from utils.version import __version__
 
@@ -71,7 +70,7 @@ _STORED = {np.dtype(bool): np.dtype(np.uint8)} | {
 
 
 def write_product(
-    path, data, *, prodtype, unit, cards=None, uncert=None, dq=None, inputs=None, extra=(), history=()
+    path, data, *, prodtype, unit, cards=None, uncert=None, dq=None, inputs=None, extra=(), history=(), jobs=1
 ):
     """Write one product, atomically.
 
@@ -94,6 +93,9 @@ def write_product(
     extra : sequence of (extname, array, unit): further images; floats are stored as float32, uint8, int16
         and int32 as they are.
     history : sequence of str, HISTORY cards of the primary header.
+    jobs : workers that serialise and write.
+
+    Any plane may be a :class:`utils.fits_io.plane_writer.ComputedPlane`, computed while it is written.
 
     Raises
     ------
@@ -125,34 +127,52 @@ def write_product(
         "".join(text_cards("HISTORY", line) for line in history),
     ]
     units = card("BUNIT", unit, "unit of the image")
-    # Serialised one after the other while they are written: a product in memory once is enough.
-    hdus = [partial(_image_hdu, None, data, "".join(head))]
+    planes = [(None, data, "".join(head))]
     if uncert is not None:
         kind = card("UTYPE", "StdDevUncertainty", "1 sigma")
-        uncert = _storable(uncert, "uncert", data.shape)
-        hdus.append(partial(_image_hdu, "UNCERT", uncert, common + units + kind))
+        planes.append(("UNCERT", _storable(uncert, "uncert", data.shape), common + units + kind))
+    quality = len(planes)
     if with_quality:
-        dq, mask = _quality(data, dq)
+        if dq is not None:
+            _check_quality(dq, data.shape)
         text = text_cards("COMMENT", "0: usable, 1: not usable")
-        hdus.append(partial(_image_hdu, "MASK", mask, common + text))
-        hdus.append(partial(_image_hdu, "DQ", dq, common + bits))
+        planes.append(("MASK", np.empty(data.shape, np.uint8), common + text))
+        planes.append(("DQ", np.empty(data.shape, np.int16), common + bits))
     for name, array, plane_unit in extra:
         of_plane = common + card("BUNIT", plane_unit, "unit of the image")
-        hdus.append(partial(_image_hdu, name, _storable(array, name), of_plane))
-    if inputs:
-        hdus.append(partial(_inputs_hdu, inputs, common))
-    write_bytes(path, (chunk for hdu in hdus for chunk in hdu()))
+        planes.append((name, _storable(array, name, data.shape), of_plane))
+    sources = [_flat(array) for _, array, _ in planes]
+    flags = None if dq is None else _flat(dq)
+
+    def source(part):
+        values = [
+            None if quality <= n < quality + 2 * with_quality else s[part] for n, s in enumerate(sources)
+        ]
+        if with_quality:
+            values[quality + 1], values[quality] = _quality(values[0], None if flags is None else flags[part])
+        return values
+
+    write_images(
+        path,
+        [(_image_cards(name, array, cards), _stored_type(array, name)) for name, array, cards in planes],
+        source,
+        data.size,
+        _inputs_hdu(inputs, common) if inputs else (),
+        jobs,
+    )
+
+
+def _flat(plane):
+    return plane if isinstance(plane, ComputedPlane) else np.ascontiguousarray(plane).reshape(-1)
 
 
 def _storable(array, name, shape=None):
     """Check an array that becomes a plane; returns it as an array."""
-    array = np.asarray(array)
+    if not isinstance(array, ComputedPlane):
+        array = np.asarray(array)
     if shape is not None and array.shape != shape:
         raise ValueError(f"{name} has shape {array.shape}, expected {shape} as the data")
-    if _stored_type(array, name).kind == "f" and array.dtype.itemsize != 4:
-        # A float64 beyond the float32 range becomes infinite, which is masked.
-        with np.errstate(over="ignore"):
-            return array.astype(np.float32)
+    _stored_type(array, name)
     return array
 
 
@@ -168,26 +188,26 @@ def _stored_type(array, name):
     return _STORED[native]
 
 
+def _check_quality(dq, shape):
+    dtype = dq.dtype if hasattr(dq, "dtype") else np.asarray(dq).dtype
+    if np.shape(dq) != shape or dtype.kind not in "iu":
+        raise ValueError(f"dq must be integer of shape {shape}, got {dtype} {np.shape(dq)}")
+
+
 def _quality(data, dq):
     """Return DQ (int16) and MASK (uint8) that agree with each other and with the data."""
-    if dq is None:
-        dq = np.zeros(data.shape, np.int16)
-    else:
-        dq = np.asarray(dq)
-        if dq.shape != data.shape or dq.dtype.kind not in "iu":
-            raise ValueError(f"dq must be integer of shape {data.shape}, got {dq.dtype} {dq.shape}")
-        dq = dq.astype(np.int16, copy=False)
+    dq = np.zeros(data.shape, np.int16) if dq is None else dq.astype(np.int16, copy=False)
     if data.dtype.kind == "f":
-        finite = np.isfinite(data)
+        with np.errstate(over="ignore"):
+            finite = np.isfinite(data.astype(np.float32, copy=False))
         if not finite.all():
             dq = np.where(finite, dq, dq | np.int16(DQ.NO_DATA))
     return dq, ((dq & np.int16(MASKED)) != 0).view(np.uint8)
 
 
-def _image_hdu(name, data, cards):
-    """Serialise one image: header bytes, data, padding."""
-    data = np.ascontiguousarray(data, _stored_type(data, name))
-    bitpix = _BITPIX[data.dtype.newbyteorder("=").name]
+def _image_cards(name, data, cards):
+    """Cards of one image."""
+    bitpix = _BITPIX[_stored_type(data, name).newbyteorder("=").name]
     if name is None:
         start = card("SIMPLE", True, "conforms to the FITS standard")
     else:
@@ -198,7 +218,7 @@ def _image_hdu(name, data, cards):
         start += card("EXTEND", True, "there may be extensions")
     else:
         start += card("PCOUNT", 0) + card("GCOUNT", 1) + card("EXTNAME", name, "name of this extension")
-    return _hdu(start + cards, data)
+    return start + cards
 
 
 def _inputs_hdu(inputs, cards):

@@ -7,8 +7,8 @@ from functools import lru_cache
 from math import erf, exp, lgamma, log, pi, sqrt
 
 import numpy as np
-from scipy import special
 
+from utils.kernels import special_functions as special
 from utils.kernels.pieces import in_pieces
 
 ROBUST_DOF = 1e6
@@ -52,7 +52,7 @@ def median_factor(n):
     x = np.linspace(-half_width, half_width, 401)
     if n % 2:
         log_norm = lgamma(n + 1) - 2 * lgamma(k + 1)
-        density = np.exp(log_norm + k * (special.log_ndtr(x) + special.log_ndtr(-x)) + _log_pdf(x))
+        density = np.exp(log_norm + k * (special.log_normal_cdf(x) + special.log_normal_cdf(-x)) + _log_pdf(x))
     else:
         # Middle values at x - h and x + h; the gap between them shrinks as 1 / n.
         reach = min(8.0, 50.0 / n)
@@ -60,7 +60,7 @@ def median_factor(n):
         h = 0.5 * reach * (nodes + 1.0)
         low, high = x[:, None] - h, x[:, None] + h
         log_norm = lgamma(n + 1) - 2 * lgamma(k) + log(2.0)
-        joint = (k - 1) * (special.log_ndtr(low) + special.log_ndtr(-high)) + _log_pdf(low) + _log_pdf(high)
+        joint = (k - 1) * (special.log_normal_cdf(low) + special.log_normal_cdf(-high)) + _log_pdf(low) + _log_pdf(high)
         density = np.exp(log_norm + joint) @ (0.5 * reach * weights)
     return sqrt(n * float(np.sum(density * x * x)) * (x[1] - x[0]))
 
@@ -133,11 +133,11 @@ def variance_prior(variance, dof):
     if zeros < 0.05:
         cut = max(0.01, 1.5 * zeros)
         with np.errstate(divide="ignore"):
-            log_s2 = np.log(variance) - special.digamma(dof / 2) + np.log(dof / 2)
+            log_s2 = np.log(variance) - _of_each(dof, lambda n: special.digamma(n / 2) - np.log(n / 2))
         low, high = np.quantile(log_s2, (cut, 1.0 - cut), method="inverted_cdf")
         inside = (log_s2 >= low) & (log_s2 <= high)
         spread = float(np.var(log_s2[inside])) / _central_part(mean_dof, cut)
-        excess = spread - float(np.mean(special.polygamma(1, dof / 2)))
+        excess = spread - float(np.mean(_of_each(dof, lambda n: special.trigamma(n / 2))))
         if excess > 1e-4:
             prior_dof = min(2.0 * _inverse_trigamma(excess), ROBUST_DOF)
     return _ordinary_mean(variance, mean_dof, prior_dof), prior_dof
@@ -147,9 +147,9 @@ def _ordinary_mean(variance, dof, prior_dof):
     """Scale of a scaled F distribution from the mean of its samples below a limit that defects exceed."""
     heavy = max(prior_dof, 4.5)
     limit = 1.0 + 5.0 * sqrt(2.0 / dof + 2.0 / heavy) + 25.0 / dof
-    below = special.fdtr(dof, heavy, limit)
+    below = special.f_cdf(dof, heavy, limit)
     # Mean of F(d, p) below L: p / (p - 2) of the distribution F(d + 2, p - 2) lies below L d (p - 2) / (p (d + 2)).
-    part = special.fdtr(dof + 2.0, heavy - 2.0, limit * dof * (heavy - 2.0) / (heavy * (dof + 2.0)))
+    part = special.f_cdf(dof + 2.0, heavy - 2.0, limit * dof * (heavy - 2.0) / (heavy * (dof + 2.0)))
     expected = heavy / (heavy - 2.0) * part / below
     scale = max(float(np.median(variance)), float(np.mean(variance[variance <= np.quantile(variance, 0.9)])))
     for _ in range(20):
@@ -163,15 +163,23 @@ def _ordinary_mean(variance, dof, prior_dof):
 def _central_part(dof, cut):
     """Part of the variance of ln(chi-square) between its quantiles ``cut`` and 1 - cut (Gaussian, 1 %: 0.8735)."""
     inside = np.linspace(cut, 1.0 - cut, 2001)
-    return float(np.var(np.log(special.gammaincinv(dof / 2, inside))) / special.polygamma(1, dof / 2))
+    return float(np.var(special.log_gamma_quantiles(dof / 2, inside)) / special.trigamma(dof / 2))
+
+
+def _of_each(dof, function):
+    """Values of a function of degrees of freedom (m,), of which few differ."""
+    if dof.min() == dof.max():
+        return function(dof[:1])
+    values, place = np.unique(dof, return_inverse=True)
+    return function(values)[place]
 
 
 def _inverse_trigamma(y):
     """Solve trigamma(x) = y by Newton's method on 1 / trigamma (Smyth 2004, appendix)."""
     x = 0.5 + 1.0 / y
     for _ in range(50):
-        trigamma = float(special.polygamma(1, x))
-        step = trigamma * (1.0 - trigamma / y) / float(special.polygamma(2, x))
+        trigamma = float(special.trigamma(x))
+        step = trigamma * (1.0 - trigamma / y) / float(special.tetragamma(x))
         x += step
         if -step / x < 1e-8:
             break

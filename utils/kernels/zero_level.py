@@ -1,9 +1,11 @@
 """Zero level of frames against temperature, with a shift common to each session."""
 
 from dataclasses import dataclass
+from math import erfc, sqrt
 
 import numpy as np
-from scipy import special
+
+from utils.kernels.special_functions import t_quantile
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,7 @@ def fit_zero_level(level, temperature, session, *, least_error=1e-3, significanc
     shifts[present[1:]] = full[columns]
     errors[present[1:]] = np.sqrt(np.diag(cov)[columns]) * scatter
     # Student's t: the scatter of few frames is itself uncertain.
-    limit = special.stdtrit(free, special.ndtr(significance))
+    limit = t_quantile(free, 0.5 * erfc(significance / sqrt(2.0)))
     if not (np.abs(shifts) > limit * np.maximum(errors, least_error)).any():
         return ZeroLevel(*alone, zeros, errors, True, 0.0, plain_scatter)
     slope = (float(full[1]), float(cov[1, 1] ** 0.5 * scatter)) if sloped else alone
