@@ -5,37 +5,47 @@ import numpy as np
 from utils.application.log import LOGGER
 from utils.domain.frame_groups import date_cards
 from utils.fits_io.naming import counted
+from utils.fits_io.plane_writer import computed_planes
 from utils.fits_io.products import DQ, header_from_inputs, write_product
 from utils.kernels import noise
-from utils.kernels.pieces import in_pieces
 
 READ_NOISE = "read_noise"
-MEDIAN_PIXELS = 1 << 20
+MEDIAN_PIXELS = 1 << 18
 """Pixels, evenly spaced, from which a median is taken."""
 
 
-def write_group(config, record, name, cards, variance, n_used, pixels, factor, jitter, inputs):
+def write_group(config, record, name, cards, result, pixels, factor, jitter, inputs):
     """Write read_noise_{T}C.fits: the scatter of one group, moderated by the sensor's.
 
-    variance, n_used : of the group's samples.  pixels : `utils.domain.masters.PixelNoise` of the set.
+    result : `utils.fits_io.frame_stack.StackResult` of the group.  pixels : `utils.domain.masters.PixelNoise` of the set.
     factor : noise of the group over the reference.  jitter : variance of the frames' levels, which is no read noise
     [ADU^2].  inputs : rows of the INPUTS table.
     """
     prior = (pixels.prior * factor) ** 2
     step = {"lsb": float(cards["LSB"][0]), "common": jitter, "prior_dof": pixels.prior_dof}
-    read, error, noisy = np.empty_like(variance), np.empty_like(variance), np.empty(variance.shape, bool)
-    for r, e, flag, own, n in in_pieces(read, error, noisy, variance, n_used):
-        dof = n.astype(np.float32) - np.float32(1.0)
-        moderated, flag[:] = noise.moderate_variance(own, dof, prior, pixels.prior_dof)
-        r[:], e[:] = noise.read_noise(moderated, dof, noisy=flag, **step)
-    scatter = np.sqrt(variance, out=variance)
-    name = f"read_noise_{name}C.fits"
-    dq = _quality(noisy, pixels.frozen)
-    _write(config, record, name, cards, read, error, scatter, dq, inputs, temperature=cards["TEMP"][0])
+    variances, counts, frozen = (one.reshape(-1) for one in (result.variance, result.n_used, pixels.frozen))
+
+    def compute(part):
+        own = variances[part]
+        dof = counts[part].astype(np.float32) - np.float32(1.0)
+        moderated, noisy = noise.moderate_variance(own, dof, prior, pixels.prior_dof)
+        read, error = noise.read_noise(moderated, dof, noisy=noisy, **step)
+        return _planes(read, error, own, noisy, frozen[part])
+
+    _write(
+        config,
+        record,
+        f"read_noise_{name}C.fits",
+        cards,
+        result.variance.shape,
+        compute,
+        inputs,
+        temperature=cards["TEMP"][0],
+    )
 
 
 def write_pooled(config, record, groups, common, pixels, jitter, inputs):
-    """Write read_noise.fits: the scatter pooled over all groups; ``pixels.own`` is used up."""
+    """Write read_noise.fits: the scatter pooled over all groups."""
     images = [image for group in groups for image in group.frames.images]
     temperatures = np.concatenate([group.frames.temperatures for group in groups])
     cards = {
@@ -50,18 +60,15 @@ def write_pooled(config, record, groups, common, pixels, jitter, inputs):
         **date_cards(np.concatenate([group.frames.times for group in groups])),
         **common,
     }
-    name = "read_noise.fits"
-    read, error = noise.read_noise(
-        pixels.variance,
-        pixels.dof,
-        float(cards["LSB"][0]),
-        common=jitter,
-        prior_dof=pixels.prior_dof,
-        noisy=pixels.noisy,
-    )
-    scatter = np.sqrt(pixels.own, out=pixels.own)
-    dq = _quality(pixels.noisy, pixels.frozen)
-    median = _write(config, record, name, cards, read, error, scatter, dq, inputs)
+    step = {"lsb": float(cards["LSB"][0]), "common": jitter, "prior_dof": pixels.prior_dof}
+    maps = (pixels.variance, pixels.own, pixels.dof, pixels.noisy, pixels.frozen)
+    variances, owns, dofs, noisies, frozens = (one.reshape(-1) for one in maps)
+
+    def compute(part):
+        read, error = noise.read_noise(variances[part], dofs[part], noisy=noisies[part], **step)
+        return _planes(read, error, owns[part], noisies[part], frozens[part])
+
+    median = _write(config, record, "read_noise.fits", cards, pixels.own.shape, compute, inputs)
     if pixels.prior_dof == 0:
         name = "scatter of neighbouring pixels: noise and fixed pattern together"
         record.value(name, median, "adu", section="camera")
@@ -79,31 +86,44 @@ def write_pooled(config, record, groups, common, pixels, jitter, inputs):
     record.value("pixels that never change", frozen, "pixels", section="camera")
 
 
-def _quality(noisy, frozen):
-    """DQ of a noise map."""
+def _planes(read, error, variance, noisy, frozen):
+    """Planes of a piece of a noise map."""
     dq = noisy * np.int16(DQ.NOISY)
     dq[frozen] |= np.int16(DQ.DO_NOT_USE | DQ.UNRELIABLE_FIT)
-    return dq
+    return {"read": read, "error": error, "scatter": np.sqrt(variance), "dq": dq}
 
 
-def _write(config, record, name, cards, read, error, scatter, dq, inputs, **facts):
-    """Write one read-noise map with its error and the pixel's own scatter; returns its median [ADU]."""
+def _write(config, record, name, cards, shape, compute, inputs, **facts):
+    """Write one read-noise map with its error and the pixel's own scatter; returns its median [ADU].
+
+    compute : function of a slice of flat pixels that gives the `_planes` there.
+    """
     path = config.output_dir / READ_NOISE / name
     record.claim(path)
-    if cards["PRIORDOF"][0] == 0:
-        # No two frames that differ: this is no measurement of the noise of a pixel.
-        dq |= np.int16(DQ.UNRELIABLE_FIT)
-    median = float(np.median(read.ravel()[:: read.size // MEDIAN_PIXELS | 1]))
+    pixels = shape[0] * shape[1]
+    median = float(np.median(compute(slice(0, pixels, pixels // MEDIAN_PIXELS | 1))["read"]))
+    unmeasured = cards["PRIORDOF"][0] == 0
+
+    def piece(part):
+        planes = compute(part)
+        if unmeasured:
+            # No two frames that differ: this is no measurement of the noise of a pixel.
+            planes["dq"] |= np.int16(DQ.UNRELIABLE_FIT)
+        return planes
+
+    kinds = {"read": np.float32, "error": np.float32, "scatter": np.float32, "dq": np.int16}
+    planes = computed_planes(shape, kinds, piece)
     write_product(
         path,
-        read,
+        planes["read"],
         prodtype="READ_NOISE",
         unit="adu",
         cards={**cards, "RNMEDIAN": (median, "[adu] median read noise")},
-        uncert=error,
-        dq=dq,
+        uncert=planes["error"],
+        dq=planes["dq"],
         inputs=inputs,
-        extra=[("SCATTER", scatter, "adu")],
+        extra=[("SCATTER", planes["scatter"], "adu")],
+        jobs=config.shared.jobs,
     )
     record.add_product(path, "READ_NOISE", median=median, **facts)
     return median

@@ -28,6 +28,11 @@ def test_normal_distribution_function():
     np.testing.assert_allclose(own.log_normal_cdf(x), special.log_ndtr(x), rtol=1e-8, atol=1e-300)
 
 
+def test_normal_distribution_function_of_many_numbers():
+    x = np.random.default_rng(1).uniform(-17, 17, (100, 60))
+    np.testing.assert_allclose(own.log_normal_cdf(x), special.log_ndtr(x), rtol=0, atol=1e-10)
+
+
 @pytest.mark.parametrize("a", [0.5, 1.0, 3.5, 40.0, 5000.0])
 @pytest.mark.parametrize("b", [0.5, 2.0, 19.5, 1000.0, 5e5])
 def test_incomplete_beta(a, b):

@@ -12,13 +12,17 @@ from utils.domain import masters
 from utils.domain.pixel_mask import read_pixel_mask
 from utils.domain.screening import screen_groups
 from utils.fits_io.atomic import write_csv
+from utils.fits_io.frame_stack import StackResult
 from utils.fits_io.naming import counted, label, unique_names
+from utils.fits_io.plane_writer import computed_planes
 from utils.fits_io.products import DQ, write_product
 from utils.fits_io.spool import ArraySpool
 from utils.kernels import combine, screen
 
 MASTERS = "bias_grouped_by_temp"
 FRAMES = f"{MASTERS}/frame_levels.csv"
+PLANES = ("value", "variance", "n_used", "flags")
+"""Planes of a combined group."""
 LEVEL_PIXELS = 1 << 20
 """Pixels from which the level of a master is measured."""
 
@@ -65,56 +69,29 @@ def run(config, context):
         shape = groups[0].frames.images[0].shape
         hot = read_pixel_mask(config.hot_pixel_mask, shape) if config.hot_pixel_mask else None
         set_noise = _noise_of_set(groups, screening, record)
-        options = masters.CombineOptions(shared.combine, shared.clip_sigma, shared.jobs, shared.memory_limit)
-        pooled = masters.PooledNoise(shape)
+        pooled = masters.PooledNoise(shape, shared.jobs)
         with ArraySpool(config.output_dir) as spool:
-            rejected = []
-            for index in progress(range(len(groups)), len(groups), "master biases"):
-                group, factor = groups[index], set_noise.factors[index]
-                result = masters.combine_group(group, screening, set_noise.reference * factor, options)
-                pooled.add(result, factor)
-                count = len(group.frames)
-                rejected.append(1.0 - float(result.n_used.mean(dtype=np.float64)) / count)
-                for name in ("value", "variance", "n_used", "flags"):
-                    spool.put((index, name), getattr(result, name))
+            result_of, rejected = _combine(config, groups, screening, set_noise, pooled, spool)
             pixels = pooled.finish(set_noise.reference, screening.step)
             common = _set_cards(config, screening, set_noise, pixels.prior_dof)
             jitter = _frame_jitter(groups, screening.zero)
             inputs = [g.frames.inputs(masters.input_datasums(g.frames, shared.jobs)) for g in groups]
             for index, (group, name) in enumerate(zip(groups, names, strict=True)):
-                value, n_used = spool.get((index, "value")), spool.get((index, "n_used"))
-                factor = set_noise.factors[index]
-                path = config.output_dir / MASTERS / f"master_bias_{name}C.fits"
-                record.claim(path)
-                write_product(
-                    path,
-                    value,
-                    prodtype="MASTER_BIAS",
-                    unit="adu",
-                    cards={
-                        **group.frames.cards(),
-                        **common,
-                        **_group_cards(group, screening, factor, rejected[index]),
-                        **_level_cards(value, len(group.frames), jitter),
-                    },
-                    uncert=pixels.standard_error(n_used, factor, shared.combine, screening.step),
-                    dq=_quality(spool.get((index, "flags")), pixels, hot),
-                    inputs=inputs[index],
-                )
-                record.add_product(
-                    path, "MASTER_BIAS", temperature=group.frames.temperature, frames=len(group.frames)
-                )
+                result, factor = result_of(index), set_noise.factors[index]
+                cards = {
+                    **group.frames.cards(),
+                    **common,
+                    **_group_cards(group, screening, factor, rejected[index]),
+                    **_level_cards(result.value, len(group.frames), jitter),
+                }
+                _write_master(config, record, name, group, cards, result, pixels, factor, hot, inputs[index])
                 if len(group.frames) > 1:
-                    del value
-                    cards = {**group.frames.cards(), **common}
-                    variance = spool.get((index, "variance"))
                     noise_maps.write_group(
                         config,
                         record,
                         name,
-                        cards,
-                        variance,
-                        n_used,
+                        {**group.frames.cards(), **common},
+                        result,
                         pixels,
                         factor,
                         set_noise.jitters[index],
@@ -127,6 +104,58 @@ def run(config, context):
         frames = sum(len(group.frames) for group in groups)
         of = counted(frames, "frame")
         step.summary = f"{counted(len(groups), 'master')} of {of} ({shared.combine})"
+
+
+def _combine(config, groups, screening, set_noise, pooled, spool):
+    """Combine all groups and pool their noise.
+
+    All results but the last wait on disk: memory does not grow with their number.
+    Returns a function of a group's number that gives its `StackResult`, and the fraction of samples rejected in each.
+    """
+    shared = config.shared
+    options = masters.CombineOptions(shared.combine, shared.clip_sigma, shared.jobs, shared.memory_limit)
+    rejected = []
+    for index in progress(range(len(groups)), len(groups), "master biases"):
+        group, factor = groups[index], set_noise.factors[index]
+        result = masters.combine_group(group, screening, set_noise.reference * factor, options)
+        pooled.add(result, factor)
+        used = float(result.n_used.sum(dtype=np.int64))
+        rejected.append(1.0 - used / (result.n_used.size * len(group.frames)))
+        if index + 1 < len(groups):
+            for name in PLANES:
+                spool.put((index, name), getattr(result, name))
+
+    def result_of(index):
+        if index + 1 == len(groups):
+            return result
+        return StackResult(*(spool.get((index, name)) for name in PLANES))
+
+    return result_of, rejected
+
+
+def _write_master(config, record, name, group, cards, result, pixels, factor, hot, inputs):
+    """Write one master; its errors and quality bits are computed while it is written."""
+    path = config.output_dir / MASTERS / f"master_bias_{name}C.fits"
+    record.claim(path)
+    errors = pixels.errors(result.n_used, factor, cards["COMBINE"][0], cards["LSB"][0])
+    quality = _quality(result.flags, pixels, hot)
+    planes = computed_planes(
+        result.value.shape,
+        {"error": np.float32, "dq": np.int16},
+        lambda part: {"error": errors(part), "dq": quality(part)},
+    )
+    write_product(
+        path,
+        result.value,
+        prodtype="MASTER_BIAS",
+        unit="adu",
+        cards=cards,
+        uncert=planes["error"],
+        dq=planes["dq"],
+        inputs=inputs,
+        jobs=config.shared.jobs,
+    )
+    record.add_product(path, "MASTER_BIAS", temperature=group.frames.temperature, frames=len(group.frames))
 
 
 def _say_what_was_found(record, screening):
@@ -257,16 +286,25 @@ def _write_frame_levels(config, record, groups, names):
 
 
 def _quality(flags, pixels, hot):
-    """DQ of a master from the flags of the combination, the noise map and the hot-pixel mask."""
+    """Function of slices of flat pixels that gives the DQ of a master.
+
+    It comes from the flags of the combination, the noise map and the hot-pixel mask.
+    """
     # What each combination of the kernel's flags means, looked up by the flags themselves.
     meaning = np.zeros(256, np.int16)
     codes = np.arange(256)
     meaning[(codes & combine.UNSTABLE) != 0] |= DQ.NOISY
     meaning[(codes & combine.SATURATED) != 0] |= DQ.SATURATED | DQ.DO_NOT_USE
     meaning[(codes & combine.NO_DATA) != 0] |= DQ.NO_DATA
-    dq = meaning[flags]
-    dq[pixels.noisy] |= DQ.NOISY
-    dq[pixels.frozen] |= DQ.DO_NOT_USE | DQ.UNRELIABLE_FIT
-    if hot is not None:
-        dq[hot] |= DQ.HOT
-    return dq
+    flags, noisy, frozen = (one.reshape(-1) for one in (flags, pixels.noisy, pixels.frozen))
+    hot = None if hot is None else hot.reshape(-1)
+
+    def piece(part):
+        dq = meaning[flags[part]]
+        dq[noisy[part]] |= DQ.NOISY
+        dq[frozen[part]] |= DQ.DO_NOT_USE | DQ.UNRELIABLE_FIT
+        if hot is not None:
+            dq[hot[part]] |= DQ.HOT
+        return dq
+
+    return piece

@@ -8,9 +8,9 @@ import numpy as np
 from utils.domain.screening import ScreenedGroup, Screening
 from utils.fits_io.frame_sample import file_datasums
 from utils.fits_io.frame_stack import FrameStack, StackResult
+from utils.fits_io.workers import over_pixels, shared_empty
 from utils.kernels import noise
 from utils.kernels.combine import CombineRule
-from utils.kernels.pieces import in_pieces
 
 
 @dataclass(frozen=True)
@@ -98,63 +98,87 @@ class PixelNoise:
         keeps the phase error, a median of integers nearly all.  NaN where nothing was used.
         """
         error = np.empty_like(self.variance)
-        table = np.full(1, np.nan, np.float32)
-        prior = np.float32(self.prior_dof)
-        for target, variance, dof, noisy, n in in_pieces(error, self.variance, self.dof, self.noisy, n_used):
-            if n.max() >= table.size:
-                table = _error_table(table, int(n.max()))
-            if method == "median":
-                _fill_medians(table, n)
-            read = np.maximum(variance - np.float32(lsb * lsb / 12.0), np.float32(0.0))
-            rounded = method == "median" and lsb > 0
-            # A moderated variance is the scale of what sigma^2 may be; errors need its mean.
-            own = noisy | (self.prior_dof == 0)
-            mean = np.where(own, np.float32(1.0), noise.expected_variance(dof + prior))
-            np.sqrt((read if rounded else variance) * mean, out=target)
-            target *= table[n] * np.float32(factor)
-            if rounded:
-                np.hypot(target, noise.median_rounding(n, lsb), out=target, casting="same_kind")
-            elif read.min() < lsb * lsb:
-                phase = noise.phase_error(np.sqrt(read), lsb)
-                np.hypot(target, phase, out=target, casting="same_kind")
+        errors = self.errors(n_used, factor, method, lsb)
+        flat = error.reshape(-1)
+        over_pixels(lambda part: flat.__setitem__(part, errors(part)), flat.size)
         return error
 
+    def errors(self, n_used, factor, method, lsb):
+        """Return a function of slices of flat pixels that gives `standard_error` there."""
+        table = np.full(int(n_used.max(initial=0)) + 1, np.nan, np.float32)
+        variances, dofs, noisies, counts = (
+            np.reshape(one, -1, copy=False) for one in (self.variance, self.dof, self.noisy, n_used)
+        )
+        prior, factor = np.float32(self.prior_dof), np.float32(factor)
+        rounded = method == "median" and lsb > 0
 
-def _error_table(table, largest):
-    """Extend the table of 1 / sqrt(n) to n = largest; entry 0 is NaN."""
-    with np.errstate(divide="ignore"):
-        longer = (1.0 / np.sqrt(np.arange(largest + 1.0))).astype(np.float32)
-    longer[: table.size] = table
-    return longer
+        def piece(part):
+            variance, n = variances[part], counts[part]
+            read = np.maximum(variance - np.float32(lsb * lsb / 12.0), np.float32(0.0))
+            error = read.copy() if rounded else variance.copy()
+            if prior > 0:
+                # A moderated variance is the scale of what sigma^2 may be; errors need its mean.
+                mean = noise.expected_variance(dofs[part] + prior)
+                mean[noisies[part]] = 1.0
+                error *= mean
+            np.sqrt(error, out=error)
+            _fill_table(table, n, method)
+            error *= table[n] * factor
+            if rounded:
+                np.hypot(error, noise.median_rounding(n, lsb), out=error, casting="same_kind")
+            elif read.min() < lsb * lsb:
+                np.hypot(error, noise.phase_error(np.sqrt(read), lsb), out=error, casting="same_kind")
+            return error
+
+        return piece
 
 
-def _fill_medians(table, n_used):
-    """Give the entries of the n that occur the factor of a median; entries already done are left."""
-    for n in np.unique(n_used):
-        if n > 2 and table[n] == np.float32(1.0 / math.sqrt(n)):
-            table[n] = noise.median_factor(int(n)) / math.sqrt(n)
+def _fill_table(table, n_used, method):
+    """Give the entries of the n that occur the error of a combined value over that of a sample; 0 stays NaN."""
+    few = n_used.size == 0 or n_used.min() == n_used.max()
+    for n in n_used[:1] if few else np.flatnonzero(np.bincount(n_used)):
+        if n > 0 and math.isnan(table[n]):
+            table[n] = (noise.median_factor(int(n)) if method == "median" else 1.0) / math.sqrt(n)
 
 
 class PooledNoise:
     """Noise of every pixel, pooled over groups whose overall noise may differ by a factor.
 
-    shape : (ny, nx).  Feed each group's result with `add`, then call `finish` once.
+    shape : (ny, nx).  jobs : workers.  Feed each group's result with `add`, then call `finish` once.
     """
 
-    def __init__(self, shape):
-        self._squares = np.zeros(shape, np.float32)
-        self._dof = np.zeros(shape, np.float32)
+    def __init__(self, shape, jobs=1):
+        self._shape, self._jobs = tuple(shape), jobs
+        self._lone = self._squares = self._dof = None
 
     def add(self, result: StackResult, factor):
-        """Add one group; factor : its noise over the reference noise."""
+        """Add one group; factor : its noise over the reference noise.
+
+        The first result is looked at again by the next call of `add` or `finish` and may not change until then.
+        """
+        if self._lone is None and self._squares is None:
+            self._lone = (result, factor)
+            return
+        if self._squares is None:
+            self._squares, self._dof = self._empty(np.float32), self._empty(np.float32)
+            first, self._lone = self._lone, None
+            self._sum(*first)
+        self._sum(result, factor)
+
+    def _empty(self, dtype):
+        return (shared_empty if self._jobs > 1 else np.zeros)(self._shape, dtype)
+
+    def _sum(self, result, factor):
         scale = np.float32(1.0 / (factor * factor))
-        for squares, dof, variance, n_used in in_pieces(
-            self._squares, self._dof, result.variance, result.n_used
-        ):
-            free = n_used.astype(np.float32) - np.float32(1.0)
-            free[~(np.isfinite(variance) & (free > 0))] = 0.0
-            squares += np.where(free > 0, variance, np.float32(0.0)) * free * scale
-            dof += free
+        maps = (self._squares, self._dof, result.variance, result.n_used)
+        all_squares, all_dof, variances, counts = (one.reshape(-1) for one in maps)
+
+        def piece(part):
+            variance, free = variances[part], _free(variances[part], counts[part])
+            all_squares[part] += np.where(free > 0, variance, np.float32(0.0)) * free * scale
+            all_dof[part] += free
+
+        over_pixels(piece, all_dof.size, self._jobs)
 
     def finish(self, fallback, lsb=0.0):
         """Moderate the pooled variances; fallback : noise [ADU] where no group holds two frames that differ.
@@ -163,26 +187,65 @@ class PooledNoise:
 
         Returns a `PixelNoise`; the maps of this object become its own.
         """
-        own, dof = self._squares, self._dof
-        with np.errstate(divide="ignore", invalid="ignore"):
-            own /= dof
+        own, dof = self._own()
         # Frames without any scatter (one frame repeated) tell no more of the noise than single frames do.
-        if not np.nanmax(own, initial=0.0) > 0:
+        if not np.fmax.reduce(own, axis=None, initial=0.0) > 0:
             variance = np.full(own.shape, fallback * fallback, np.float32)
             nowhere = np.zeros(own.shape, bool)
             return PixelNoise(variance, own, dof, nowhere, nowhere.copy(), fallback, 0.0)
         # Odd strides: even ones would see one colour of a mosaic, or one converter, only.
         thin = tuple(slice(None, None, size // 512 | 1) for size in own.shape)
         sampled, of = own[thin], dof[thin]
-        frozen = np.zeros(own.shape, bool)
-        if noise.impossible_zeros(sampled, lsb):
-            frozen = (own == 0) & (dof > 0)
+        suspicious = noise.impossible_zeros(sampled, lsb)
+        if suspicious:
             sampled = np.where(sampled > 0, sampled, np.float32(np.nan))
         prior, prior_dof = noise.variance_prior(sampled, of)
-        variance, noisy = np.empty_like(own), np.empty(own.shape, bool)
-        for target, flag, scatter, n in in_pieces(variance, noisy, own, dof):
-            target[:], flag[:] = noise.moderate_variance(scatter, n, prior, prior_dof)
+        variance, noisy, frozen = self._empty(np.float32), self._empty(bool), self._empty(bool)
+        scatter, n, target, flag, dead = (one.reshape(-1) for one in (own, dof, variance, noisy, frozen))
+
+        def piece(part):
+            target[part], flag[part] = noise.moderate_variance(scatter[part], n[part], prior, prior_dof)
+            if suspicious:
+                dead[part] = (scatter[part] == 0) & (n[part] > 0)
+
+        over_pixels(piece, own.size, self._jobs)
         return PixelNoise(variance, own, dof, noisy, frozen, math.sqrt(prior), prior_dof)
+
+    def _own(self):
+        """Pooled variance, NaN where nothing tells it, and its degrees of freedom, (ny, nx) float32."""
+        if self._lone is None and self._squares is None:
+            zeros = np.zeros(self._shape, np.float32)
+            return np.full(self._shape, np.nan, np.float32), zeros
+        if self._lone is None:
+            own, dof = self._squares, self._dof
+            squares, divisor = own.reshape(-1), dof.reshape(-1)
+
+            def divide(part):
+                with np.errstate(divide="ignore", invalid="ignore"):
+                    squares[part] /= divisor[part]
+
+            over_pixels(divide, own.size, self._jobs)
+            return own, dof
+        result, factor = self._lone
+        own, dof = self._empty(np.float32), self._empty(np.float32)
+        variances, counts, values, free = (
+            one.reshape(-1) for one in (result.variance, result.n_used, own, dof)
+        )
+
+        def take(part):
+            free[part] = _free(variances[part], counts[part])
+            np.multiply(variances[part], np.float32(1.0 / (factor * factor)), out=values[part])
+            values[part][free[part] == 0] = np.nan
+
+        over_pixels(take, own.size, self._jobs)
+        return own, dof
+
+
+def _free(variance, n_used):
+    """Degrees of freedom of variances, float32; 0 where there is none."""
+    free = n_used.astype(np.float32) - np.float32(1.0)
+    free[~(np.isfinite(variance) & (free > 0))] = 0.0
+    return free
 
 
 def input_datasums(group, jobs):

@@ -19,9 +19,13 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
+from utils.kernels.pieces import PIECE
+
 FORKS = sys.platform.startswith("linux") and hasattr(os, "fork")
 MOST_TURNS = 8192
 """Numbers of four bytes that surely fit into a pipe."""
+SHARE = 1 << 18
+"""Pixels that a worker takes at a time in `over_pixels`."""
 _SIZE = struct.Struct("<q")
 
 
@@ -59,6 +63,17 @@ def in_workers(prepare, parts, jobs, progress=None):
     else:
         _in_threads(prepare, parts, jobs, done)
     return results
+
+
+def over_pixels(function, pixels, jobs=1):
+    """Call a function with slices of flat pixels, each small enough for the cache, in up to ``jobs`` workers."""
+
+    def work(first):
+        for start in range(first, min(first + SHARE, pixels), PIECE):
+            function(slice(start, min(start + PIECE, pixels)))
+
+    shares = range(0, pixels, SHARE)
+    in_workers(lambda: work, shares, jobs if len(shares) > 1 else 1)
 
 
 def _in_threads(prepare, parts, jobs, done):

@@ -52,7 +52,9 @@ def median_factor(n):
     x = np.linspace(-half_width, half_width, 401)
     if n % 2:
         log_norm = lgamma(n + 1) - 2 * lgamma(k + 1)
-        density = np.exp(log_norm + k * (special.log_normal_cdf(x) + special.log_normal_cdf(-x)) + _log_pdf(x))
+        density = np.exp(
+            log_norm + k * (special.log_normal_cdf(x) + special.log_normal_cdf(-x)) + _log_pdf(x)
+        )
     else:
         # Middle values at x - h and x + h; the gap between them shrinks as 1 / n.
         reach = min(8.0, 50.0 / n)
@@ -60,7 +62,11 @@ def median_factor(n):
         h = 0.5 * reach * (nodes + 1.0)
         low, high = x[:, None] - h, x[:, None] + h
         log_norm = lgamma(n + 1) - 2 * lgamma(k) + log(2.0)
-        joint = (k - 1) * (special.log_normal_cdf(low) + special.log_normal_cdf(-high)) + _log_pdf(low) + _log_pdf(high)
+        joint = (
+            (k - 1) * (special.log_normal_cdf(low) + special.log_normal_cdf(-high))
+            + _log_pdf(low)
+            + _log_pdf(high)
+        )
         density = np.exp(log_norm + joint) @ (0.5 * reach * weights)
     return sqrt(n * float(np.sum(density * x * x)) * (x[1] - x[0]))
 
