@@ -4,6 +4,7 @@ python bias_pipeline/run_pipeline.py --mode full --basepath DIR --output-dir OUT
 """
 
 import sys
+from importlib import import_module
 from pathlib import Path
 
 if not __package__:
@@ -28,25 +29,19 @@ MODES = {
 }
 
 
-def steps():
-    """Name -> function of every step; imported here so that --help answers at once."""
-    from bias_pipeline.steps import (
-        step1_select_frames,
-        step2_make_masters,
-        step3_fit_model,
-        step4_synthesize,
-        step5_evaluate,
-        step6_report,
-    )
+STEPS = {
+    "select_frames": "step1_select_frames",
+    "make_masters": "step2_make_masters",
+    "fit_model": "step3_fit_model",
+    "synthesize": "step4_synthesize",
+    "evaluate": "step5_evaluate",
+    "report": "step6_report",
+}
 
-    return {
-        "select_frames": step1_select_frames.run,
-        "make_masters": step2_make_masters.run,
-        "fit_model": step3_fit_model.run,
-        "synthesize": step4_synthesize.run,
-        "evaluate": step5_evaluate.run,
-        "report": step6_report.run,
-    }
+
+def steps(names=tuple(STEPS)):
+    """Name -> function of steps; only what a mode needs is imported, and late, so that --help answers at once."""
+    return {name: import_module(f"bias_pipeline.steps.{STEPS[name]}").run for name in names}
 
 
 def build_parser():
@@ -96,7 +91,7 @@ def main(argv):
     if "select_frames" in MODES[args.mode]:
         shared.need_basepath()
     setup_logging(shared.verbosity, shared.log_file)
-    functions = steps()
+    functions = steps(MODES[args.mode])
     with RunRecord(
         shared.output_dir, "bias", args.mode, config, argv, dry_run=shared.dry_run, overwrite=shared.overwrite
     ) as record:

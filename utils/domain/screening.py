@@ -13,6 +13,7 @@ from utils.domain.frame_groups import FrameGroup
 from utils.errors import InputError
 from utils.fits_io.frame_sample import sample_group
 from utils.fits_io.naming import label
+from utils.fits_io.workers import in_workers
 from utils.kernels import adu_scale as stored_step
 from utils.kernels import groups as grouping
 from utils.kernels import noise, screen, zero_level
@@ -92,7 +93,7 @@ def screen_groups(groups, *, adu_scale=None, saturation=None, jobs=1, session_ga
     sessions = np.split(grouping.sessions_by_time(times, session_gap), cuts)
 
     for sample in samples:
-        sample.to_product_adu(scale, full)
+        sample.to_product_adu(scale, full, jobs)
     zero = _fit_zero(groups, samples, sessions)
     result = Screening([], scale, factor / scale, full, zero)
     result.continuous = all(image.bitpix < 0 for group in groups for image in group.images)
@@ -108,7 +109,7 @@ def screen_groups(groups, *, adu_scale=None, saturation=None, jobs=1, session_ga
         if found:
             refit = True
             group, sample, session = group.subset(keep), _sampled(group.subset(keep), jobs), session[keep]
-            sample.to_product_adu(scale, full)
+            sample.to_product_adu(scale, full, jobs)
         result.groups.append(
             ScreenedGroup(
                 group,
@@ -219,7 +220,7 @@ class _Sampled:
     saturated: np.ndarray = None
     cut: float = 0.0
 
-    def to_product_adu(self, scale, saturation):
+    def to_product_adu(self, scale, saturation, jobs=1):
         """Reduce the sampled rows to levels and noise in product ADU, and let them go."""
         rows = self.rows / np.float32(scale) if scale != 1 else self.rows
         self.rows = None
@@ -229,7 +230,9 @@ class _Sampled:
         if not (rows < 0).any():
             # Pixels that reach the converter's lowest value in some frames and not in others.
             self.cut = float((low.any(axis=0) & ~low.all(axis=0)).mean())
-        self.level, self.uneven, self.spread = screen.frame_levels(rows)
+        self.level, self.uneven, self.spread = screen.frame_levels(
+            rows, lambda one, items: in_workers(lambda: one, items, jobs)
+        )
         first = int(np.argmax(np.isfinite(self.level)))  # A frame that is blank all over tells nothing.
         self.reference = screen.robust_level(rows[first])[0] - self.level[first]
         self.tile_pixels = max(1, rows[0].size // 8)
@@ -242,6 +245,10 @@ class _Sampled:
 
 def _sampled(group, jobs):
     sample = sample_group(group.images, jobs, ceiling=65535)
+    # The bytes have been read: what a header does not tell need not be read again.
+    for entry, data_sum in zip(group.entries, sample.datasums, strict=True):
+        if entry["datasum"] is None:
+            entry["datasum"] = data_sum
     return _Sampled(sample.votes, sample.zero, sample.frozen, sample.rows)
 
 

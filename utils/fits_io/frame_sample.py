@@ -5,18 +5,19 @@ blocks.  Which rows and columns depends on the shape and the number of frames on
 blocks, threads or memory.
 """
 
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 
-from utils.fits_io.fits_cards import datasum
-from utils.fits_io.frame_stack import FrameStack
+from utils.fits_io.fits_cards import add_sums, datasum
+from utils.fits_io.frame_stack import WORTH_A_WORKER, FrameStack
+from utils.fits_io.workers import in_workers, shared_empty
 from utils.kernels import adu_scale
 
 SAMPLE_VALUES = 2 << 20
 """Values kept of one group."""
 STRIPS, STRIP_WIDTH = 4, 16
+"""Columns that are looked at: at most 256 samples of a row."""
 PIECE_BYTES = 1 << 20
 CHANCE = 0.01
 """Rows that may be constant by chance in all frames of a group."""
@@ -28,12 +29,14 @@ class GroupSample:
 
     rows : (n, r, nx) float32, NaN = blank.  votes : (n,) OR of the integers, None = no vote.
     zero, frozen : (n, ny) bool, rows with a strip of zeros; rows constant in all strips or equal to the row before.
+    datasums : (n,) data sum of each frame as stored, None for compressed frames.
     """
 
     rows: np.ndarray
     votes: list
     zero: np.ndarray
     frozen: np.ndarray
+    datasums: list
 
 
 def sample_rows(shape, n):
@@ -53,50 +56,60 @@ def sample_group(images, jobs=1, ceiling=None):
         ny, nx = stack.shape
         n = len(images)
         wanted = sample_rows(stack.shape, n)
-        result = GroupSample(
-            np.empty((n, wanted.size, nx), np.float32),
-            [None] * n,
-            np.zeros((n, ny), bool),
-            np.zeros((n, ny), bool),
-        )
-
-        alike = np.zeros((n, ny))
+        jobs = max(1, min(jobs, stack.sample_bytes // WORTH_A_WORKER))
+        empty = shared_empty if jobs > 1 else np.empty
+        rows = empty((n, wanted.size, nx), np.float32)
+        # Pairs of equal neighbours among the samples of the strips: a small number.
+        zero, frozen, alike = empty((n, ny), bool), empty((n, ny), bool), empty((n, ny), np.uint8)
 
         def one(index):
-            rows, strips = _read_sample(stack, index, wanted)
-            image = stack.images[index]
-            integers = rows.dtype.kind in "iu"
-            values = rows.astype(np.float64) * image.bscale + image.bzero
-            if image.blank is not None and integers:
-                values[rows == image.blank] = np.nan
-            result.rows[index] = values
-            if integers and image.bscale == 1 and float(image.bzero).is_integer():
-                stored = rows if image.blank is None else rows[rows != image.blank]
-                stored = stored.astype(np.int64) + int(image.bzero)
-                result.votes[index] = adu_scale.sample_bits(stored, ceiling)
-            # Zero means no charge at all: the stored sample that stands for the value 0.
-            blank = (strips == -image.bzero / image.bscale).all(axis=2)
-            result.zero[index] = blank.any(axis=1)
-            flat = strips.reshape(ny, -1)
-            if flat.shape[1] >= STRIP_WIDTH:
-                frozen = (flat == flat[:, :1]).all(axis=1)
-                frozen[1:] |= (flat[1:] == flat[:-1]).all(axis=1)
-                result.frozen[index] = _wholly_frozen(stack, index, frozen & ~blank.all(axis=1))
-                alike[index] = (flat[:, 1:] == flat[:, :-1]).mean(axis=1)
+            stored, strips, data_sum = _read_sample(stack, index, wanted)
+            rows[index], vote = _in_stored_units(stack.images[index], stored, ceiling)
+            zero[index], frozen[index], alike[index] = _judge_strips(stack, index, strips)
+            return vote, None if stack.images[index].compressed else data_sum
 
-        if jobs == 1:
-            for index in range(n):
-                one(index)
-        else:
-            with ThreadPoolExecutor(jobs) as pool:
-                list(pool.map(one, range(n)))
+        found = in_workers(lambda: one, range(n), jobs)
+    result = GroupSample(rows, [vote for vote, _ in found], zero, frozen, [data_sum for _, data_sum in found])
     # A row of nx samples, of which a share p is the commonest value, is constant by chance with p^nx, and about p^2 of
     # neighbours are alike. Where that happens to clean frames, only a frame without any other row is suspicious.
-    usual = np.median(alike, axis=0)[result.frozen.mean(axis=0) < 0.5]
+    pairs = max(1, _strip_starts(nx).size * min(STRIP_WIDTH, nx) - 1)
+    usual = np.median(alike, axis=0)[result.frozen.mean(axis=0) < 0.5] / pairs
     alike_pairs = np.quantile(usual, 0.98 if n > 1 else 0.5) if usual.size else 1.0
     if n * ny * alike_pairs ** (nx / 2) > CHANCE:
         result.frozen &= result.frozen.all(axis=1, keepdims=True)
     return result
+
+
+def _strip_starts(nx):
+    """First columns of the strips."""
+    return np.unique(np.linspace(0, max(nx - STRIP_WIDTH, 0), STRIPS).astype(int))
+
+
+def _in_stored_units(image, stored, ceiling):
+    """Values of stored samples, NaN where blank, and the vote of the frame."""
+    values = stored.astype(np.float64) * image.bscale + image.bzero
+    if stored.dtype.kind not in "iu":
+        return values, None
+    if image.blank is not None:
+        values[stored == image.blank] = np.nan
+    if image.bscale != 1 or not float(image.bzero).is_integer():
+        return values, None
+    stored = stored if image.blank is None else stored[stored != image.blank]
+    return values, adu_scale.sample_bits(stored.astype(np.int64) + int(image.bzero), ceiling)
+
+
+def _judge_strips(stack, index, strips):
+    """Rows with a strip of zeros, rows that are frozen, and the number of equal neighbours in each row; (ny,) each."""
+    image = stack.images[index]
+    # Zero means no charge at all: the stored sample that stands for the value 0.
+    blank = (strips == -image.bzero / image.bscale).all(axis=2)
+    flat = strips.reshape(len(strips), -1)
+    if flat.shape[1] < STRIP_WIDTH:
+        return blank.any(axis=1), np.zeros(len(flat), bool), np.zeros(len(flat), np.uint8)
+    frozen = (flat == flat[:, :1]).all(axis=1)
+    frozen[1:] |= (flat[1:] == flat[:-1]).all(axis=1)
+    frozen = _wholly_frozen(stack, index, frozen & ~blank.all(axis=1))
+    return blank.any(axis=1), frozen, (flat[:, 1:] == flat[:, :-1]).sum(axis=1, dtype=np.uint8)
 
 
 def _wholly_frozen(stack, index, candidates):
@@ -112,26 +125,29 @@ def _wholly_frozen(stack, index, candidates):
 
 
 def _read_sample(stack, index, wanted):
-    """Whole rows and column strips of one frame, in native order: (r, nx) and (ny, strips, width).
+    """Whole rows and column strips of one frame, in native order: (r, nx) and (ny, strips, width), and its data sum.
 
     The frame is read in pieces that stay in cache: its pages cost less that way than one page fault a row.
     """
     ny, nx = stack.shape
-    starts = np.unique(np.linspace(0, max(nx - STRIP_WIDTH, 0), STRIPS).astype(int))
+    starts = _strip_starts(nx)
     kind = stack.stored_type(index)
     native = kind.newbyteorder("=")
-    height = max(1, min(ny, PIECE_BYTES // (nx * kind.itemsize)))
+    # Pieces of four rows hold whole 32-bit words, so that their data sums add.
+    height = min(ny, max(4, PIECE_BYTES // (nx * kind.itemsize) // 4 * 4))
     piece = np.empty((height, nx), kind)
     rows = np.empty((wanted.size, nx), native)
     strips = np.empty((ny, starts.size, min(STRIP_WIDTH, nx)), native)
+    sums = []
     for top in range(0, ny, height):
         part = piece[: min(height, ny - top)]
         stack.read_rows(index, top, part)
+        sums.append(datasum(part))
         inside = np.flatnonzero((wanted >= top) & (wanted < top + len(part)))
         rows[inside] = part[wanted[inside] - top]
         for number, start in enumerate(starts):
             strips[top : top + len(part), number] = part[:, start : start + STRIP_WIDTH]
-    return rows, strips
+    return rows, strips, add_sums(sums)
 
 
 def file_datasums(images, jobs=1):
@@ -144,21 +160,21 @@ def file_datasums(images, jobs=1):
         if image.compressed:
             return None
         size = abs(image.bitpix) // 8 * image.shape[0] * image.shape[1]
-        total = 0
-        block = 2880 << 9
+        sums = []
+        # Pieces are whole 32-bit words, so that one's complement sums add.
+        piece = bytearray(min(size, PIECE_BYTES))
         with open(image.path, "rb", buffering=0) as stream:
             stream.seek(image.offset)
-            done = 0
-            while done < size:
-                data = stream.read(min(block, size - done))
-                if not data:
+            while size > 0:
+                view = memoryview(piece)[: min(size, PIECE_BYTES)]
+                filled = 0
+                while filled < len(view) and (got := stream.readinto(view[filled:])):
+                    filled += got
+                if not filled:
                     break
-                done += len(data)
-                # Blocks are whole 32-bit words, so that one's complement sums add.
-                total += datasum(data)
-        while total >> 32:
-            total = (total & 0xFFFFFFFF) + (total >> 32)
-        return total
+                sums.append(datasum(view[:filled]))
+                size -= filled
+        return add_sums(sums)
 
-    with ThreadPoolExecutor(max(1, jobs)) as pool:
-        return list(pool.map(one, images))
+    bytes_each = max(abs(image.bitpix) // 8 * image.shape[0] * image.shape[1] for image in images)
+    return in_workers(lambda: one, images, max(1, min(jobs, len(images) * bytes_each // WORTH_A_WORKER)))

@@ -9,6 +9,7 @@ from math import erf, exp, lgamma, log, pi, sqrt
 import numpy as np
 
 from utils.kernels import special_functions as special
+from utils.kernels.median_network import median_pair
 from utils.kernels.pieces import in_pieces
 
 ROBUST_DOF = 1e6
@@ -85,15 +86,18 @@ def pooled_scatter(samples, keep=5.0, iterations=10):
     absolute deviation, is right for integers whose noise is below one step.
     Returns sigma [ADU]; NaN if fewer than two samples or no finite pixel.
     """
-    samples = np.asarray(samples, dtype=np.float64)
+    samples = np.asarray(samples)
     n = samples.shape[0]
     if n < 2 or samples.shape[1] == 0:
         return float("nan")
-    samples = samples[:, np.isfinite(samples).all(axis=0)]
+    finite = np.isfinite(samples).all(axis=0)
+    samples = samples if finite.all() else samples[:, finite]
     if samples.shape[1] == 0:
         return float("nan")
-    variance = samples.var(axis=0, ddof=1)
-    reach = np.abs(samples - np.median(samples, axis=0)).max(axis=0)
+    variance = samples.var(axis=0, ddof=1, dtype=np.float64)
+    low, high = median_pair(samples)
+    median = 0.5 * (low.astype(np.float64) + high)
+    reach = np.maximum(samples.max(axis=0) - median, median - samples.min(axis=0))
     dof = n - 1
     limit = 1.0 + keep * sqrt(2.0 / dof) + keep * keep / dof
     sigma2 = max(float(np.median(variance)), float(np.mean(variance[variance <= np.quantile(variance, 0.9)])))
@@ -202,18 +206,28 @@ def moderate_variance(variance, dof, prior, prior_dof, outlier_sigma=5.0):
     scale of the posterior; `expected_variance` makes an error of it.
     """
     variance = np.asarray(variance, dtype=np.float32)
-    dof = np.broadcast_to(np.asarray(dof).astype(np.int32, copy=False), variance.shape)
-    n = np.arange(int(dof.max(initial=0)) + 1, dtype=np.float64)
+    dof = np.broadcast_to(np.asarray(dof), variance.shape)
+    alike = dof.size > 0 and dof.min() == dof.max()
+    # Degrees of freedom are few different numbers: what depends on them is looked up, or one number.
+    place = 0 if alike else dof.astype(np.int32, copy=False)
+    n = np.floor(dof[..., :1].reshape(-1)[:1]) if alike else np.arange(int(dof.max(initial=0)) + 1)
+    n = n.astype(np.float64)
     with np.errstate(divide="ignore", invalid="ignore"):
         spread = np.sqrt(2.0 / (9.0 * n) + 2.0 / np.float64(9.0 * prior_dof))
         limit = np.where(n > 0, prior * (1.0 - 2.0 / (9.0 * n) + outlier_sigma * spread) ** 3, np.inf)
-    known = np.isfinite(variance) & (dof > 0)
-    weight = (n / np.maximum(n + prior_dof, 1e-30)).astype(np.float32)[dof]
+    known = np.isfinite(variance)
+    known &= dof > 0
+    weight = (n / np.maximum(n + prior_dof, 1e-30)).astype(np.float32)[place]
     with np.errstate(invalid="ignore"):
-        noisy = known & (variance > limit.astype(np.float32)[dof])
-        moderated = prior + weight * (variance - np.float32(prior))
-    moderated = np.where(known, np.where(noisy, variance, moderated), np.float32(prior))
-    return moderated.astype(np.float32, copy=False), noisy
+        noisy = variance > limit.astype(np.float32)[place]
+        noisy &= known
+        moderated = variance - np.float32(prior)
+        moderated *= weight
+        moderated += np.float32(prior)
+    np.copyto(moderated, variance, where=noisy)
+    if not known.all():
+        moderated[~known] = prior
+    return moderated, noisy
 
 
 def expected_variance(dof):

@@ -40,21 +40,18 @@ class ScreenLimits:
     unstable: float = 0.5
 
 
-def frame_levels(samples):
+def frame_levels(samples, each=map):
     """Level of each frame against its group, how uneven that difference is, and its noise.
 
-    samples : (n, r, nx) sampled rows [ADU], NaN = unusable.
+    samples : (n, r, nx) sampled rows [ADU], NaN = unusable.  each : calls a function with every frame's number, as map.
     Returns level (n,) [ADU], difference from the group's median image; unevenness (n,) [ADU]: the largest minus the
     smallest level of that difference over eight tiles, 0 for frames whose level is not odd; spread (n,) [ADU]: its
     scatter without outliers.
     """
     reference = _median_image(samples)
-    level = np.empty(len(samples))
-    uneven = np.empty(len(samples))
-    spread = np.empty(len(samples))
-    for index, rows in enumerate(samples):
-        level[index], spread[index] = robust_level(rows - reference)
-    uneven[:] = 0.0
+    found = list(each(lambda index: robust_level(samples[index] - reference), range(len(samples))))
+    level, spread = np.array(found).T
+    uneven = np.zeros(len(samples))
     away = np.abs(level - np.nanmedian(level)) if np.isfinite(level).any() else level
     for index in np.flatnonzero(away > 3.0 * 1.4826 * np.nanmedian(away)):
         # Only a frame whose level is odd is asked where it is so.
@@ -84,7 +81,8 @@ def robust_level(values):
 
     A median would be as coarse as the converter's step.
     """
-    values = values[np.isfinite(values)]
+    finite = np.isfinite(values)
+    values = values.ravel() if finite.all() else values[finite]
     if values.size == 0:
         return float("nan"), float("nan")
     centre = np.median(values)
