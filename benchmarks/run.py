@@ -13,9 +13,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from benchmarks import readme
-from benchmarks.sections import SECTIONS, Plan
+from benchmarks.dark_sections import SECTIONS as DARK_SECTIONS
+from benchmarks.sections import SECTIONS as BIAS_SECTIONS
+from benchmarks.sections import Plan
 from benchmarks.table import document, machine
 
+SECTIONS = BIAS_SECTIONS | DARK_SECTIONS
 RESULTS = Path(__file__).resolve().parent / "results"
 
 

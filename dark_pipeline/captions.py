@@ -7,8 +7,8 @@ CAPTIONS = {
     "hot_spectrum": "Number of pixels above each dark current, with the limits of warm and hot pixels.",
     "against_temperature": "Median pixel less the offset of its session, with the 2-D model; at most six exposures,"
     " those with the widest range of temperatures. Residuals should agree with zero.",
-    "arrhenius": "The same in logarithm against 1/kT. A straight line is one activation energy; a bend to a flat end is"
-    " glow, or an offset that the fit does not know.",
+    "arrhenius": "The same in logarithm, rates above 3 sigma, against 1/kT. A straight line is one activation"
+    " energy; a bend to a flat end is glow, or an offset that the fit does not know.",
     "against_exposure": "Rate of the median pixel against exposure. A linear dark is flat; the same fall at short exposures"
     " at all temperatures, in ADU, is an offset between dark and bias level.",
     "a_map": "A: dark current at the lowest temperature and 1 s.",
@@ -20,7 +20,8 @@ CAPTIONS = {
     "masks_all": "Error of the 1-D model in percent at the hottest temperature, all pixels.",
     "masks_mape_less_100": "The same for pixels below 100 percent.",
     "masks_mape_100_200": "The same for pixels from 100 to 200 percent: faint ones.",
-    "masks_mape_over_200": "The same for pixels above 200 percent: no measurable dark current.",
+    "masks_mape_over_200": "The same for pixels above 200 percent: no measurable dark current, or a pixel that was"
+    " struck or jumps.",
     "mae": "Mean absolute error of the 2-D model over temperature and exposure.",
     "mape": "Mean absolute error in percent (of 3 sigma where the rate is lower).",
     "dark_real": "Median dark current of the maps.",

@@ -45,7 +45,7 @@ def median_rates(maps):
 def draw_1d(config, record, folder, maps, model):
     """Pictures of the 1-D model of one exposure, in exp_*/."""
     from dark_pipeline import figures
-    from utils.application.figure_style import BlockMeans
+    from utils.application.figure_style import BlockMeans, celsius
 
     section, out = "Evaluation", config.output_dir / folder
     rates, errors = median_rates(maps)
@@ -57,7 +57,7 @@ def draw_1d(config, record, folder, maps, model):
     draw(record, out / "dark_current_vs_temperature.png", figure, "dark_current_vs_temperature", section)
     hottest = int(np.argmax(maps.temperature))
     percent = percent_error(maps, hottest, model, config.shared.jobs)
-    at = f"{label(maps.temperature[hottest], 1)} °C, {exposure:g} s"
+    at = f"{celsius(maps.temperature[hottest])}, {exposure:g} s"
     for name, (low, high), words in CLASSES:
         means, count = BlockMeans(percent.shape), 0
         for rows in means.strips():
@@ -66,7 +66,7 @@ def draw_1d(config, record, folder, maps, model):
             means.add(np.where(inside, percent[rows], np.float32(np.nan)))
             count += np.count_nonzero(inside)
         title = f"{at}: {words} ({100.0 * count / percent.size:.3g} % of the pixels)"
-        figure = figures.error_map(means.small(), title)
+        figure = figures.error_map(means.small(), title, low, high)
         draw(record, out / f"model_evaluation_masks_{name}.png", figure, f"masks_{name}", section)
 
 

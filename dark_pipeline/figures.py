@@ -20,6 +20,8 @@ TEMPERATURE = "temperature [°C]"
 SHOWN = 4000
 """Points of a scatter plot."""
 _K_EV = 8.617333e-5
+SIGNIFICANT = 3.0
+"""Rates below so many sigma have no logarithm worth showing."""
 
 
 def dark_map(rate, temperature, exposure, what="Dark current"):
@@ -80,7 +82,7 @@ def arrhenius(groups, model=None):
     for exposure, temperatures, rates, sigmas in groups:
         order = np.argsort(temperatures)
         t, y, s = (np.asarray(values, np.float64)[order] for values in (temperatures, rates, sigmas))
-        good = y > 0
+        good = y > SIGNIFICANT * s
         if not good.any():
             continue
         t, y, s = t[good], y[good], s[good]
@@ -193,6 +195,9 @@ def line_compare(real, synthetic, temperature, exposure):
     )
 
 
-def error_map(image, title):
-    """Error of the model in percent for a class of pixels; the others are grey."""
-    return map_figure(image, label="|model − map| / map [%]", title=title, floor=0.0, cmap=ERRORS)
+def error_map(image, title, low, high):
+    """Error of the model in percent for the class of pixels from low to high [%]; the others are grey."""
+    limits = (low, high) if np.isfinite(high) else None
+    return map_figure(
+        image, label="|model − map| / map [%]", title=title, limits=limits, floor=low, cmap=ERRORS
+    )

@@ -6,8 +6,8 @@ import pytest
 from astropy.io import fits
 
 from benchmarks import frames, peers, readme
-from benchmarks.run import main
-from benchmarks.sections import RULES, SECTIONS, Plan
+from benchmarks.run import SECTIONS, main
+from benchmarks.sections import RULES, Plan
 from benchmarks.table import Section, cell, document, megabytes
 from benchmarks.timing import alternate, answer, median_run, run_process, worker
 
@@ -129,6 +129,19 @@ def test_worker_answers_and_frames_are_made_once(tmp_path):
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*.fits")} == made
     found = answer(run_process(worker("in_process", "line", 16, 4, 1)))
     assert found["seconds"] > 0
+
+
+def test_simulated_darks_are_taken_as_frames(tmp_path):
+    frames.dark(tmp_path, "16", "2", "-5,5", "10")
+    assert len(list((tmp_path / "dark").glob("*.fits"))) == len(list((tmp_path / "bias").glob("*.fits"))) == 4
+    header = fits.getheader(next((tmp_path / "dark").glob("*.fits")))
+    assert header["IMAGETYP"] == "Dark Frame"
+    assert header["EXPTIME"] == 10
+
+
+def test_fits_of_the_dark_law_run_on_a_few_pixels():
+    assert answer(run_process(worker("dark_fit", "ours", 16, 1)))["cpu"] > 0
+    assert answer(run_process(worker("dark_fit", "scipy", 16, 20)))["failed"] < 5
 
 
 def test_every_way_has_its_rule():
