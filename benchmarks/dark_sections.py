@@ -25,7 +25,8 @@ def dark_fit(plan):
     notes = [
         f"{side} × {side} pixels, 30 maps (6 temperatures × 5 exposures), the fit itself in process on all cores; memory"
         f" with the maps ({30 * side**2 * 4 / 1e6:.0f} MB). scipy fits A, B, gamma with analytic weights and neither bias"
-        f" error nor support. Ours used {mine['cpu']:.2f} s of the processors. scipy: of {pixels} pixels {found['failed']} were given up."
+        f" error nor support. Ours used {mine['cpu']:.2f} s of the processors. scipy: of {pixels} pixels"
+        f" {found['failed']} were given up."
     ]
     columns = ("what", "seconds", "wanted at most", "peak MB", "time / ours")
     return Section("Dark model, fit of all pixels", columns, rows, notes)
@@ -63,8 +64,8 @@ def dark_run(plan):
     size = 20 * count * plan.side**2 * 2
     notes = [
         f"5 temperatures × 4 exposures × {count} frames of {plan.side} × {plan.side} ({size / 1e9:.2f} GB), bias from a"
-        f" model, `--memory-limit 2GB`, pictures drawn; {written / 1e9:.2f} GB of products with checksums are written. Wanted: at"
-        f" most {WANTED_READS:g} × the read; page cache warm."
+        f" model, `--memory-limit 2GB`, pictures drawn; {written / 1e9:.2f} GB of products with checksums are"
+        f" written. Wanted: at most {WANTED_READS:g} × the read; page cache warm."
     ]
     return Section("Dark pipeline, whole run", ("what", "seconds", "peak MB", "time / read"), rows, notes)
 
