@@ -94,7 +94,8 @@ def test_pictures(bias_campaign, tmp_path, plots, maps):
         f"evaluation/{kind}_{t}C.png" for kind in ("real_bias", "synthetic_bias", "mae", "mape") for t in maps
     }
     assert {name for name in pictures if name.startswith("evaluation")} == evaluation | {
-        "evaluation/evaluation_summary.png"
+        "evaluation/evaluation_summary.png",
+        "evaluation/pulls.png",
     }
     # Masters look alike: a summary shows the one in the middle.
     shown = {name for name in pictures if name.startswith("figures/master_bias")}

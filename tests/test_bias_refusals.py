@@ -213,7 +213,7 @@ def test_ctrl_c_between_two_masters(night, out, monkeypatch, capsys):
 def test_bug_is_kept_for_a_report(night, out, monkeypatch, capsys):
     from bias_pipeline.steps import step3_fit_model
 
-    def broken(masters):
+    def broken(*_):
         raise ZeroDivisionError("on purpose")
 
     monkeypatch.setattr(step3_fit_model, "_line", broken)
