@@ -89,7 +89,6 @@ def write_model(config, record, folder, maps, law, fit, t_min, *, two, **facts):
     good = good if good.any() else np.isfinite(fit.params[0])
     a_g = float(np.median(fit.params[0][good]))
     cards = model_cards(maps, law, t_min, two) | {"A_G": (a_g, "[adu/s] A of the sensor")} | hot_header(maps)
-    sigma = np.sqrt(fit.cov[[0, 3, 5]])
     names = MAPS_2D if two else MAPS_1D
     suffix = "_2D" if two else ""
     inputs = [
@@ -102,9 +101,10 @@ def write_model(config, record, folder, maps, law, fit, t_min, *, two, **facts):
         }
         for path, header in zip(maps.paths, maps.headers, strict=True)
     ]
-    plan = [("DARK_A", fit.params[0], sigma[0], "adu/s", ()), ("DARK_B", fit.params[1], sigma[1], "1/K", ())]
+    cov = fit.cov
+    plan = [("DARK_A", fit.params[0], cov[0], "adu/s", ()), ("DARK_B", fit.params[1], cov[3], "1/K", ())]
     if two:
-        plan.append(("DARK_GAMMA", fit.params[2], sigma[2], "", ()))
+        plan.append(("DARK_GAMMA", fit.params[2], cov[5], "", ()))
     extra = [("CHI2_RED", fit.chi2_red.reshape(shape), ""), ("NUSED", fit.n_used.reshape(shape), "")]
     if two:
         extra += [
@@ -112,7 +112,7 @@ def write_model(config, record, folder, maps, law, fit, t_min, *, two, **facts):
             ("COV_BG", fit.cov[4].reshape(shape), "1/K"),
         ]
     plan.append(("DARK_COVARIANCE", fit.cov[1], None, "adu/(s K)", extra))
-    for name, (prodtype, data, uncert, unit, more) in zip(names, plan, strict=True):
+    for name, (prodtype, data, variance, unit, more) in zip(names, plan, strict=True):
         path = record.claim(config.output_dir / folder / name)
         write_product(
             path,
@@ -120,7 +120,7 @@ def write_model(config, record, folder, maps, law, fit, t_min, *, two, **facts):
             prodtype=prodtype + suffix,
             unit=unit,
             cards=cards,
-            uncert=None if uncert is None else uncert.reshape(shape),
+            uncert=None if variance is None else np.sqrt(variance).reshape(shape),
             dq=dq,
             inputs=inputs,
             extra=more,

@@ -51,6 +51,8 @@ def run(config, context):
             maker.write_all(spool, names)
         if config.save_corrected:
             products.write_corrected(config, record, bias, groups, screening)
+        # What follows reads the products: the memory of the bias is worth more than its second reading.
+        context.bias = None
         frames = sum(len(group.frames.frames) for group in groups)
         step.summary = f"{counted(len(groups), 'map')} of {counted(frames, 'frame')} ({shared.combine})"
 

@@ -28,20 +28,23 @@ def run(config, context):
                 at = f"{exposure_label(some.exposure.mean())} s is at one temperature ({some.temperature.mean():.1f} degC)"
                 record.missing(folder, f"{at}, a model needs two")
                 continue
-            law = sensor_of(some, bright, gamma_free=False, offset_free=False, thorough=False)
-            reason = unconstrained(law, some.temperature)
-            if reason:
-                record.missing(folder, reason)
-                continue
-            t_min = float(some.temperature.min())
-            fit = fit_all(some, law, bright, t_min, jobs=config.shared.jobs)
-            exposure = float(some.exposure.mean())
-            _, a_g, _ = write_model(
-                config, record, folder, some, law, fit, t_min, two=False, exposure=exposure
-            )
-            write_global(config, record, f"{folder}/{GLOBAL_1D}", A_g=a_g, B_g=law.b.mean, t_min=t_min)
-            at = f"{exposure_label(exposure)} s"
-            record.value(f"A_g, {at}", a_g, "adu/s", section="1-D models")
-            record.value(f"B_g, {at}", law.b.mean, "1/degC", law.b.error, section="1-D models")
-            made += 1
+            made += _fit_one(config, record, some, bright, folder)
         step.summary = f"A exp(B dT) for {counted(made, 'exposure')}"
+
+
+def _fit_one(config, record, maps, bright, folder):
+    """Fit and write the model of one exposure; returns whether its temperatures tell one."""
+    law = sensor_of(maps, bright, gamma_free=False, offset_free=False, thorough=False)
+    reason = unconstrained(law, maps.temperature)
+    if reason:
+        record.missing(folder, reason)
+        return False
+    t_min = float(maps.temperature.min())
+    fit = fit_all(maps, law, bright, t_min, jobs=config.shared.jobs)
+    exposure = float(maps.exposure.mean())
+    _, a_g, _ = write_model(config, record, folder, maps, law, fit, t_min, two=False, exposure=exposure)
+    write_global(config, record, f"{folder}/{GLOBAL_1D}", A_g=a_g, B_g=law.b.mean, t_min=t_min)
+    at = f"{exposure_label(exposure)} s"
+    record.value(f"A_g, {at}", a_g, "adu/s", section="1-D models")
+    record.value(f"B_g, {at}", law.b.mean, "1/degC", law.b.error, section="1-D models")
+    return True
