@@ -219,7 +219,7 @@ def _write_report(args, merged, changed, argv, seconds):
 
 
 def _density(bad):
-    """Percent of bad pixels in blocks, at most 64 along the longer side."""
+    """Percent of bad pixels around each: in blocks, at most 64 along the longer side, (ny, nx)."""
     import numpy as np
 
     side = max(4, -(-max(bad.shape) // 64))
@@ -228,7 +228,8 @@ def _density(bad):
     height, width = (
         np.diff(np.append(starts, size)) for starts, size in zip((rows, columns), bad.shape, strict=True)
     )
-    return 100.0 * total / (height[:, None] * width[None, :])
+    share = 100.0 * total / (height[:, None] * width[None, :])
+    return np.repeat(np.repeat(share, height, axis=0), width, axis=1)
 
 
 if __name__ == "__main__":

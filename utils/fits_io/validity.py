@@ -2,7 +2,7 @@
 
 ``VALTMIN``, ``VALTMAX`` [degC], ``VALEMIN``, ``VALEMAX`` [s], ``VALDBEG``, ``VALDEND`` (UTC): a side without a card
 has no limit. A product holds for the range that its frames span, widened by what counts as the same (the temperature
-tolerance of the run, 1 % of the exposure), from its first frame until a year after its last.
+tolerance of the run, 1 % of the exposure), from a year before its first frame until a year after its last.
 """
 
 import math
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 DAYS = 365
-"""A calibration is due for renewal so long after its last frame."""
+"""A calibration holds so long before its first and after its last frame."""
 _SAME_EXPOSURE = 0.01
 
 
@@ -85,9 +85,12 @@ def validity_cards(cards):
             found["VALEMAX"] = (high * (1.0 + _SAME_EXPOSURE), "[s] holds to this exposure")
     first, last = _ends(values, ("DATE-BEG", "DATE-END"), ("DATE-OBS", "DATE-OBS"))
     if first is not None:
-        until = datetime.fromisoformat(last) + timedelta(days=DAYS)
-        found["VALDBEG"] = (first, "holds from this date")
-        found["VALDEND"] = (until.isoformat(timespec="seconds"), "holds until this date")
+        since, until = datetime.fromisoformat(first), datetime.fromisoformat(last)
+        for key, date, what in (
+            ("VALDBEG", since - timedelta(days=DAYS), "holds from this date"),
+            ("VALDEND", until + timedelta(days=DAYS), "holds until this date"),
+        ):
+            found[key] = (date.isoformat(timespec="seconds"), what)
     return {key: card for key, card in found.items() if key not in cards}
 
 
