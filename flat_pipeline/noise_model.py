@@ -1,0 +1,105 @@
+"""Noise of flats: e-/ADU from the user, the frames' headers or their scatter, and the read noise around it."""
+
+import math
+
+import numpy as np
+
+from utils.kernels import noise
+
+LEVELS_APART = 1.5
+"""Levels must differ by this factor before they tell read noise and gain apart."""
+DISAGREES = 0.15
+"""A gain that the scatter of the frames contradicts by this part is said."""
+
+
+def settle_noise(flats, setting, source, config, record):
+    """Set gain and read noise of ``setting`` and say where they come from.
+
+    The gain is that of --gain, else of the frames' headers, else of the bias, else of the scatter of the stacks.
+    """
+    read = source.read_variance
+    known = read is not None
+    setting.read_number = float(np.median(read)) if known else setting.step**2 / 12.0
+    measured = _measured(flats, setting, known)
+    entry = flats[0].frames.entries[0]
+    header = source.bias.model.header if source.bias is not None else {}
+    for value, origin in (
+        (config.shared.gain, "--gain"),
+        (entry["egain"] * setting.adu_scale if entry["egain"] else None, "EGAIN"),
+        (float(header["EGAIN"]) if header.get("EGAIN") else None, "EGAIN of the bias"),
+    ):
+        if value:
+            setting.inverse_gain, setting.gain_from = 1.0 / value, origin
+            break
+    else:
+        setting.inverse_gain, setting.gain_from = measured or _from_neighbours(flats, setting, record)
+    if measured is not None:
+        setting.measured_gain = 1.0 / measured[0]
+        record.value("gain from the scatter of the flats", setting.measured_gain, "e-/adu", section="Camera")
+        away = setting.inverse_gain / measured[0] - 1.0
+        if abs(away) > DISAGREES:
+            record.warn(
+                f"gain {1.0 / setting.inverse_gain:.3g} e-/ADU ({setting.gain_from}), but flats scatter as at"
+                f" {setting.measured_gain:.3g}: errors follow the scatter"
+            )
+    record.value(f"gain used ({setting.gain_from})", 1.0 / setting.inverse_gain, "e-/adu", section="Camera")
+    if known:
+        record.value("read noise used (median pixel)", math.sqrt(setting.read_number), "adu", section="Camera")
+
+
+def _measured(flats, setting, read_known):
+    """ADU per electron from the scatter of the groups, and its origin in words; None where no group has two frames."""
+    several = [flat for flat in flats if math.isfinite(flat.sample.within) and flat.sample.within > 0]
+    if not several:
+        return None
+    signal = np.array([flat.signal for flat in several])
+    variance = np.array([(flat.sample.within * flat.signal) ** 2 for flat in several])
+    # The scatter of a group is known to the same part whatever its level.
+    weight = np.array([len(flat.frames) - 1.0 for flat in several]) / variance**2
+    if not read_known and signal.max() > LEVELS_APART * signal.min():
+        design = np.stack([np.ones_like(signal), signal])
+        base, slope = np.linalg.solve((design * weight) @ design.T, (design * weight) @ variance)
+        if base > 0 and slope > 0:
+            setting.read_number = float(base)
+            return float(slope), "scatter of the flats at several levels"
+    beyond = variance - setting.read_number
+    slope = float((weight * signal * beyond).sum() / (weight * signal * signal).sum())
+    if slope <= 0:
+        return None
+    return slope, "scatter of the flats"
+
+
+def _from_neighbours(flats, setting, record):
+    """ADU per electron as an upper limit from neighbouring pixels, where no group has two frames."""
+    brightest = max(flats, key=lambda flat: flat.signal)
+    variance = max((brightest.sample.spatial * brightest.signal) ** 2 - setting.read_number, 1e-12)
+    record.warn(
+        "gain [e-/ADU] unknown and no group has two flats: noise taken from neighbouring pixels of one frame, which is"
+        " too high by the pattern of the sensor"
+    )
+    return variance / brightest.signal, "neighbouring pixels"
+
+
+def sample_variance(setting, base, value, scale_mean, scale_square):
+    """Expected variance of one normalised sample.
+
+    base : variance of a sample without light [ADU^2], number or (ny, nx).  value : combined normalised flat (ny, nx).
+    scale_mean, scale_square : mean of 1 / level and of its square over the frames.  Returns (ny, nx) float32.
+    """
+    light = np.maximum(np.nan_to_num(value), np.float32(0.0))
+    light *= np.float32(setting.inverse_gain * scale_mean)
+    light += np.asarray(base, np.float32) * np.float32(scale_square)
+    return light
+
+
+def base_variance(setting, source_variance, dark):
+    """Variance of a sample without light [ADU^2]: read noise, rounding, shot noise of the dark current."""
+    base = np.float32(setting.read_number) if source_variance is None else source_variance
+    if dark is not None and setting.inverse_gain:
+        base = base + np.float32(setting.inverse_gain) * np.maximum(np.nan_to_num(dark), np.float32(0.0))
+    return base
+
+
+def median_variance_factor(method, n):
+    """Variance of a combination of n samples in units of that of their mean."""
+    return noise.median_factor(n) ** 2 if method == "median" else 1.0

@@ -1,0 +1,206 @@
+"""Flats after the screen: which belong together, what saturates them, what an electron is worth."""
+
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from flat_pipeline.config import FEW_FRAMES, SATURATED_FRACTION, UNDEREXPOSED
+from utils.domain import flat_levels
+from utils.domain.screening import converter_maximum
+from utils.errors import InputError
+from utils.fits_io.frame_sample import sample_group, sample_rows
+from utils.fits_io.naming import label
+from utils.kernels import adu_scale as stored_step
+from utils.kernels import screen
+
+SCATTER = 3.0
+"""A frame that scatters about its group so many times more than the others do does not belong to it."""
+UNEVEN, LEAST_UNEVEN = 8.0, 0.01
+"""A frame whose pattern differs across the sensor by so many times that of the others, and by so much, neither."""
+JUMP_MAD = 8.0
+
+
+@dataclass(eq=False)
+class FlatGroup:
+    """Flats of one filter, temperature and exposure that passed the screen.
+
+    frames : `FrameGroup`.  name : stem of its products.  levels : (n,) level of each frame above its pedestal [ADU].
+    drifts : (n,) pedestal of each frame above that of the group [ADU].  within : noise of a sample relative to the level.
+    """
+
+    frames: object
+    sample: object
+    levels: np.ndarray | None = None
+    drifts: np.ndarray | None = None
+    name: str = ""
+    source: object = None
+
+    @property
+    def filter(self):
+        """Name of the filter."""
+        return self.frames.entries[0]["filter"]
+
+    @property
+    def temperature(self):
+        """Mean temperature [degC]."""
+        return self.frames.temperature
+
+    @property
+    def exposure(self):
+        """Mean exposure [s]."""
+        return self.frames.exposure
+
+    @property
+    def signal(self):
+        """Mean level above the pedestal [ADU]."""
+        return float(np.mean(self.levels if self.levels is not None else self.sample.levels))
+
+
+@dataclass
+class Setting:
+    """What holds for all flats of the set.
+
+    adu_scale : stored units per product ADU.  lsb : stored step [product ADU].  saturation [product ADU], and where it
+    is known from.  inverse_gain [ADU/e-], 0 where unknown, and its origin.  read_number : variance of a sample without
+    signal [ADU^2].
+    """
+
+    adu_scale: float
+    lsb: float
+    continuous: bool
+    saturation: float
+    saturation_from: str
+    inverse_gain: float = 0.0
+    gain_from: str = "unknown"
+    measured_gain: float = math.nan
+    read_number: float = 0.0
+    notes: list = field(default_factory=list)
+
+    @property
+    def step(self):
+        """Step of the converter [product ADU], 0 for frames of floats."""
+        return 0.0 if self.continuous else self.lsb
+
+
+def screen_flats(groups, config, source, record, progress=None):
+    """Screen all groups.
+
+    groups : list of FrameGroup.  source : `DarkSource`.  Returns list of `FlatGroup` and `Setting`; frames that are left
+    out go to the record.  Raises InputError where no flat is left.
+    """
+    scale = source.adu_scale or config.stored_scale
+    samples, faults, votes, peaks = [], [], [], []
+    jobs = config.shared.jobs
+    limits = screen.ScreenLimits()
+    for group in groups if progress is None else progress(groups, len(groups), "screen flats"):
+        taken = sample_group(group.images, jobs, ceiling=65535)
+        votes += taken.votes
+        found, _ = screen.judge_rows(taken.zero, taken.frozen, limits)
+        exposures = [entry["exposure"] for entry in group.entries]
+        found |= screen.judge_temperatures(group.temperatures, group.times, exposures, limits)
+        where = sample_rows(group.images[0].shape, len(group))
+        pedestal = source.at_rows(where).pedestal(group.temperature, group.exposure).value
+        rows = taken.rows if scale in (None, 1.0) else taken.rows / np.float32(scale)
+        peaks += _peaks(rows)
+        samples.append(flat_levels.sample_flats(rows, pedestal))
+        faults.append(found)
+    factor = stored_step.shared_factor(votes)
+    if scale is not None and factor < scale and config.stored_scale is None:
+        raise InputError(
+            f"{source.bias.origin if source.bias else 'model'}: ADUSCALE {scale:g}, expected {factor:g} as the flat"
+            f" {groups[0].entries[0]['original_path']} is stored"
+        )
+    if scale is None:
+        scale = float(factor)
+        samples = [one.scaled(scale) for one in samples]
+        peaks = [peak / np.float32(scale) for peak in peaks]
+    setting = Setting(
+        float(scale),
+        factor / scale,
+        all(image.bitpix < 0 for group in groups for image in group.images),
+        *_saturation(groups, config, float(scale), peaks, samples),
+    )
+    flats = []
+    for group, sample, found in zip(groups, samples, faults, strict=True):
+        found |= _judge(sample, setting, found, config.flat_type)
+        for index, (code, detail) in sorted(found.items()):
+            record.reject(group.entries[index]["original_path"], f"{code}: {detail}")
+        keep = [index for index in range(len(group)) if index not in found]
+        if keep:
+            one = FlatGroup(group.subset(keep), _subset(sample, keep))
+            flats.append(one)
+    if not flats:
+        code, detail = next(iter(faults[0].values()))
+        raise InputError(
+            f"no flat passed the screen, the first was {groups[0].entries[0]['original_path']} ({code}: {detail})"
+        )
+    return flats, setting
+
+
+def _subset(sample, keep):
+    return flat_levels.FlatSample(
+        sample.levels[keep], sample.spreads[keep], sample.uneven[keep], sample.within, sample.spatial,
+        sample.tails[keep], sample.size,
+    )  # fmt: skip
+
+
+def _judge(sample, setting, known, flat_type):
+    """Frames that are saturated, too faint, or not like their group: {index: (code, detail)}."""
+    found = {}
+    for index in np.flatnonzero(~np.isfinite(sample.levels)):
+        found[int(index)] = ("NO_DATA", "no finite sample")
+    saturated = sample.saturated(setting.saturation)
+    at = f"{setting.saturation:.6g} ADU ({setting.saturation_from})"
+    for index in np.flatnonzero(saturated > SATURATED_FRACTION):
+        part = "more than 2 %" if saturated[index] == 1.0 else f"{saturated[index]:.1%}"
+        found[int(index)] = ("SATURATED", f"{part} of the sampled pixels reach {at}")
+    least = UNDEREXPOSED * setting.saturation if math.isfinite(setting.saturation) else 0.0
+    for index in np.flatnonzero(~(sample.levels > max(least, 0.0))):
+        found.setdefault(
+            int(index),
+            ("UNDEREXPOSED", f"level {sample.levels[index]:.1f} ADU above bias and dark, expected {least:.0f} or more"),
+        )
+    out = {*known, *found}
+    member = np.array([i for i in range(sample.levels.size) if i not in out], int)
+    if member.size < FEW_FRAMES:
+        return {index: reason for index, reason in found.items() if index not in known}
+    spread, level = sample.spreads[member], sample.levels[member]
+    usual = float(np.median(spread))
+    middle = float(np.median(level))
+    deviation = np.abs(level - middle)
+    odd = deviation > JUMP_MAD * 1.4826 * np.median(deviation)
+    patchy = (sample.uneven[member] > UNEVEN * np.median(sample.uneven[member])) & (
+        sample.uneven[member] > LEAST_UNEVEN
+    )
+    for index, wide, jumped, uneven in zip(member, spread > SCATTER * usual, odd, patchy, strict=True):
+        change = sample.levels[index] / middle - 1.0
+        times = f"scatter {sample.spreads[index]:.4f} of the level, {usual:.4f} in the others"
+        if wide and jumped:
+            found[int(index)] = ("LEVEL_JUMP", f"level {change:+.1%} against its group and {times}")
+        elif wide:
+            found[int(index)] = ("SCATTER", times)
+        elif uneven and flat_type != "sky":
+            found[int(index)] = ("LIGHT_LEAK", f"pattern differs by {sample.uneven[index]:.2%} over the frame")
+    return {index: reason for index, reason in found.items() if index not in known}
+
+
+def _peaks(rows):
+    """Samples of single frames that tell where the range ends: a few thousand of each."""
+    step = max(1, rows[0].size // 8192)
+    return [np.array(one.reshape(-1)[::step], np.float32) for one in rows]
+
+
+def _saturation(groups, config, scale, peaks, samples):
+    """Saturation level [product ADU] and where it is known from."""
+    top = converter_maximum(groups, scale)
+    if config.saturation is not None:
+        return float(config.saturation), "--saturation"
+    if any(entry["saturate"] for group in groups for entry in group.entries):
+        return top, "SATURATE card"
+    return top, "range of the converter"
+
+
+def describe_group(group):
+    """Name a group of flats in words."""
+    return f"{group.filter} at {label(group.temperature, 1)} degC, {group.exposure:g} s"

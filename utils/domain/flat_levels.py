@@ -1,0 +1,142 @@
+"""Level of every flat above its pedestal, and what a small sample of its rows tells: noise, scatter, top of the range."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from utils.fits_io.frame_stack import FrameStack
+from utils.kernels import noise
+from utils.kernels.flat_level import frame_level
+
+LEVEL_VALUES = 1 << 16
+"""Values of a frame that its level is found from, in rows that depend on the shape only."""
+FEWEST_ROWS = 16
+TAIL = 0.02
+"""Highest part of a frame's sample that is kept to count saturated pixels."""
+NOISE_VALUES = 1 << 19
+TILES = (2, 4)
+
+
+def level_rows(shape):
+    """Rows that tell the level of a frame: whole small frames, 16 rows of large ones, evenly spaced."""
+    ny, nx = shape
+    count = min(ny, max(FEWEST_ROWS, -(-LEVEL_VALUES // nx)))
+    return np.arange(ny) if count >= ny else np.linspace(0, ny - 1, count + 2)[1:-1].astype(int)
+
+
+def levels_of(images, adu_scale, pedestal_rows, rows, method, saturation=math.inf, lost=None):
+    """Level of each frame above its pedestal.
+
+    images : list of FitsImage.  adu_scale : stored units per product ADU.  pedestal_rows : (r, nx) [ADU], NaN = not usable.
+    rows : (r,) from `level_rows`.  method : 'median', 'mean', 'max'.  saturation : [product ADU].  lost : callable
+    (index) -> (r, nx) bool of samples that take no part, or None.
+    Returns (n,) [product ADU].
+    """
+    found = []
+    with FrameStack(images) as stack:
+        for index, image in enumerate(images):
+            stored = np.asarray(stack.frame_view(index)[rows], np.float32)
+            values = stored * np.float32(image.bscale / adu_scale) + np.float32(image.bzero / adu_scale)
+            if math.isfinite(saturation):
+                values[values >= saturation] = np.nan
+            if lost is not None:
+                values[lost(index)] = np.nan
+            found.append(frame_level(values - pedestal_rows, method))
+    return np.array(found)
+
+
+@dataclass
+class FlatSample:
+    """What the sampled rows of one group tell, in product ADU.
+
+    levels : (n,) median above the pedestal.  spreads : (n,) robust scatter of each normalised frame about the group's.
+    uneven : (n,) largest minus smallest tile of that difference.  within : noise of a sample of an ordinary pixel, relative
+    to the level, NaN for one frame.  spatial : the same between neighbours in one frame, fixed pattern included.
+    tails : (n, k) highest samples, ascending, pedestal included.  size : samples of a frame.  unknown : (n,) bool, no
+    finite sample.
+    """
+
+    levels: np.ndarray
+    spreads: np.ndarray
+    uneven: np.ndarray
+    within: float
+    spatial: float
+    tails: np.ndarray
+    size: int
+
+    def scaled(self, factor):
+        """Return the sample with ADU divided by ``factor``."""
+        return FlatSample(
+            self.levels / factor, self.spreads, self.uneven, self.within, self.spatial, self.tails / factor,
+            self.size,
+        )  # fmt: skip
+
+    def saturated(self, limit):
+        """Part of each frame's samples at or above a level [ADU], (n,); parts above TAIL count as 1."""
+        count = (self.tails >= limit).sum(axis=1)
+        return np.where(count == self.tails.shape[1], 1.0, count / self.size)
+
+
+def sample_flats(rows, pedestal):
+    """Boil the sampled rows of a group down.
+
+    rows : (n, r, nx) float32 [ADU], changed.  pedestal : (r, nx) [ADU].  Returns `FlatSample`.
+    """
+    n, size = len(rows), rows[0].size
+    keep = max(2, math.ceil(TAIL * size))
+    tails = np.stack([_highest(one, keep) for one in rows])
+    rows -= pedestal
+    with np.errstate(invalid="ignore", divide="ignore"):
+        levels = np.array([_median(one) for one in rows])
+        # A frame without light has no shape; its noise must not become infinite.
+        rows /= np.where(levels > 0, levels, np.nan).astype(np.float32)[:, None, None]
+    reference = _middle(rows)
+    spreads, uneven = np.full(n, np.nan), np.zeros(n)
+    for index, one in enumerate(rows):
+        difference = one - reference
+        finite = difference[np.isfinite(difference)]
+        if finite.size:
+            spreads[index] = 1.4826 * float(np.median(np.abs(finite - np.median(finite))))
+            uneven[index] = _unevenness(difference)
+    flat = rows.reshape(n, -1)[:, :: max(1, n * size // NOISE_VALUES)]
+    usable = np.isfinite(levels) & (levels > 0)
+    within = noise.pooled_scatter(flat[usable]) if usable.sum() > 1 else math.nan
+    steps = np.diff(rows[usable][0], axis=1) if usable.any() else np.zeros(0)
+    steps = steps[np.isfinite(steps)]
+    spatial = float(1.4826 * np.median(np.abs(steps)) / math.sqrt(2.0)) if steps.size else math.nan
+    return FlatSample(levels, spreads, uneven, within, spatial, tails, size)
+
+
+def _highest(values, keep):
+    finite = np.nan_to_num(values.ravel(), nan=-np.inf)
+    return np.sort(np.partition(finite, finite.size - keep)[-keep:])
+
+
+def _median(values):
+    finite = values[np.isfinite(values)]
+    return float(np.median(finite)) if finite.size else math.nan
+
+
+def _middle(rows):
+    """Median of the frames at every sampled pixel, NaN where all are."""
+    good = [index for index, one in enumerate(rows) if np.isfinite(one).any()]
+    if not good:
+        return rows[0]
+    some = rows[good]
+    if np.isfinite(some).all():
+        return np.median(some, axis=0)
+    known = np.isfinite(some).any(axis=0)
+    reference = np.full(some.shape[1:], np.nan, np.float32)
+    reference[known] = np.nanmedian(some[:, known], axis=0)
+    return reference
+
+
+def _unevenness(difference):
+    bands, columns = (min(count, extent) for count, extent in zip(TILES, difference.shape, strict=True))
+    tiles = [
+        _median(tile)
+        for band in np.array_split(difference, bands, axis=0)
+        for tile in np.array_split(band, columns, axis=1)
+    ]
+    return float(np.nanmax(tiles) - np.nanmin(tiles)) if np.isfinite(tiles).any() else 0.0
