@@ -19,7 +19,7 @@ class FlatStack:
     flat : `FlatGroup`, whose levels are those of the raw frames.  images : what is read.  adu_scale : stored units per unit
     of ``pedestal``.  scales, offsets : (n,), pedestal, factor : (ny, nx) or None, as `FrameStack.combine` takes them.
     base : variance of a raw sample without light [ADU^2].  common : variance of the pedestal [ADU^2].
-    saturation [product ADU].
+    saturation [product ADU].  saturated : (ny, nx) frames in which a pixel is saturated, of files, or None.
     """
 
     flat: object
@@ -32,6 +32,7 @@ class FlatStack:
     base: object
     common: object
     saturation: float
+    saturated: np.ndarray | None = None
 
 
 def raw_stack(flat, pedestal, setting, source):
@@ -91,8 +92,10 @@ class CombinedFlats:
             result = frames.combine(rule, stack.offsets, stack.scales, stack.pedestal, stack.factor, progress)
         if self.options.method != "mean" and n >= 3:
             result.variance *= np.float32(noise.clip_factor(self.options.clip_sigma) ** 2)
-        lost = result.n_used == 0
-        result.value[lost] = np.nan
+        if stack.saturated is not None:
+            # As the stack of raw frames judges it.
+            result.flags[stack.saturated > max(1, n // 10)] |= combine.SATURATED
+        result.value[result.n_used == 0] = np.nan
         expected = sample_variance(setting, stack.base, result.value, mean, square)
         self._pool(result, expected)
         with np.errstate(divide="ignore"):

@@ -18,6 +18,8 @@ FEW_FRAMES = 5
 """Below so many frames a group's own scatter says little."""
 SESSION_GAP = 6 * 3600.0
 """A pause between frames longer than this starts a new session [s]."""
+NEED_FRAMES = ("full", "full_no_vignetting", "reduce_only")
+"""Modes that cannot do without --basepath."""
 DEAD_LIMIT, LOW_QE_LIMIT = 0.5, 0.9
 """A pixel below this part of its neighbours' response is dead, or of low quantum efficiency."""
 
@@ -65,6 +67,14 @@ class FlatConfig:
             raise OptionError(f"--exp-ref: got {self.exp_ref:g}, expected seconds above 0")
         # Read now: what is wrong in them is told before the frames are looked at.
         object.__setattr__(self, "_illumination", read_illumination(self.illumination_files()))
+
+    def check_mode(self, mode):
+        """Refuse options that the mode cannot use."""
+        if mode in NEED_FRAMES:
+            self.shared.need_basepath()
+        given = [name for name, path in self.illumination_files().items() if path is not None]
+        if mode == "full_no_vignetting" and given:
+            raise OptionError(f"--{given[0]}-json: got --mode {mode} too, expected a mode that corrects vignetting")
 
     def illumination_files(self):
         """Files of the illumination by kind, None where not given."""

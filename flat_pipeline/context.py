@@ -1,5 +1,6 @@
 """What the steps of one run share."""
 
+import contextlib
 from dataclasses import dataclass, field
 
 from utils.application.run_record import RunRecord
@@ -7,17 +8,25 @@ from utils.application.run_record import RunRecord
 
 @dataclass
 class Context:
-    """The run record, and what early steps leave for the next ones.
+    """Options, run record, and what early steps leave for the next ones.
 
+    stack : closes what steps leave open, at the end of the run.
     groups (FrameGroup of flats), bias_entries, dark_entries, images (path -> FitsImage) : set by step 1.  dark :
-    `DarkSource`, set by step 2.  flats : list of `FlatGroup`, set by step 3.  spool : `ArraySpool` of combined flats.
+    `DarkSource`, set by step 2.  flats : list of `FlatGroup`, setting : `Setting`, set by step 3, or from files of earlier
+    runs.  combined : `CombinedFlats`, set by step 6.  illumination : filter -> `Illumination`, set by step 7;
+    filter_cards : filter -> header cards of its frames.
     """
 
+    config: object
     record: RunRecord
+    stack: contextlib.ExitStack
     groups: list | None = None
     bias_entries: list = field(default_factory=list)
     dark_entries: list = field(default_factory=list)
     images: dict = field(default_factory=dict)
     dark: object = None
     flats: list | None = None
+    setting: object = None
     combined: object = None
+    illumination: dict = field(default_factory=dict)
+    filter_cards: dict = field(default_factory=dict)

@@ -15,17 +15,20 @@ DISAGREES = 0.15
 def settle_noise(flats, setting, source, config, record):
     """Set gain and read noise of ``setting`` and say where they come from.
 
-    The gain is that of --gain, else of the frames' headers, else of the bias, else of the scatter of the stacks.
+    The gain is that of --gain or --detector, else of the frames' headers, else of the bias, else of the scatter of the stacks.
     """
-    read = source.read_variance
-    known = read is not None
-    setting.read_number = float(np.median(read)) if known else setting.step**2 / 12.0
+    read, detector = source.read_variance, config.shared.load_detector()
+    known = read is not None or (detector is not None and detector.read_noise is not None)
+    setting.read_number = setting.step**2 / 12.0
+    if read is not None:
+        setting.read_number = float(np.median(read))
+    elif known:
+        setting.read_number += detector.read_noise.value**2
     measured = _measured(flats, setting, known)
     entry = flats[0].frames.entries[0]
     header = source.bias.model.header if source.bias is not None else {}
     for value, origin in (
-        (config.shared.gain, "--gain"),
-        (entry["egain"] * setting.adu_scale if entry["egain"] else None, "EGAIN"),
+        (config.shared.egain(entry["egain"], setting.adu_scale), _origin(config.shared)),
         (float(header["EGAIN"]) if header.get("EGAIN") else None, "EGAIN of the bias"),
     ):
         if value:
@@ -45,6 +48,10 @@ def settle_noise(flats, setting, source, config, record):
     record.value(f"gain used ({setting.gain_from})", 1.0 / setting.inverse_gain, "e-/adu", section="Camera")
     if known:
         record.value("read noise used (median pixel)", math.sqrt(setting.read_number), "adu", section="Camera")
+
+
+def _origin(shared):
+    return "--gain" if shared.gain is not None else "--detector" if shared.detector is not None else "EGAIN"
 
 
 def _measured(flats, setting, read_known):

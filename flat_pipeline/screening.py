@@ -34,7 +34,7 @@ class FlatGroup:
     levels: np.ndarray | None = None
     drifts: np.ndarray | None = None
     name: str = ""
-    source: object = None
+    cards: dict = field(default_factory=dict)
 
     @property
     def filter(self):

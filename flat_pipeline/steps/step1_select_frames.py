@@ -1,5 +1,6 @@
 """Find the flats of one camera setting, group them by filter, exposure and temperature, and find darks and biases."""
 
+from flat_pipeline.frame_files import STARTS, start_of
 from flat_pipeline.json_inputs import read_dark_files
 from utils.application.log import LOGGER, progress
 from utils.domain.frame_groups import group_entries
@@ -21,8 +22,13 @@ def run(config, context):
     go to the run record.
     """
     shared, record = config.shared, context.record
-    if shared.basepath is None and record.mode in ("normalize_only", "make_master"):
+    start = start_of(record)
+    if start is not None:
+        LOGGER.debug("frames come from the %s files of run.json", start)
         return
+    if shared.basepath is None and record.mode in STARTS:
+        advice = {"FLAT_REDUCED": "reduce_only", "FLAT_NORMALIZED": "normalize_only"}[STARTS[record.mode][-1]]
+        record.products(STARTS[record.mode][-1], made_by=f"--mode {advice}, or give --basepath")
     with record.step("select_frames") as step:
         manager = ObservationManager(
             shared.need_basepath(), exclude=[config.output_dir], jobs=shared.jobs, select=shared.select
@@ -44,7 +50,8 @@ def run(config, context):
         biases = []
         if config.bias_model is None:
             biases = manager.filter_files(category="CALIBRATION", subcat="bias")
-        for key in SETTING:
+        # --gain and --detector override what the headers say of e-/ADU.
+        for key in SETTING if shared.gain or shared.detector else (*SETTING, "egain"):
             one_value([*flats, *biases, *darks], key)
         context.groups = group_flats(flats, images, shared.temp_tolerance)
         context.dark_entries, context.bias_entries, context.images = darks, biases, images

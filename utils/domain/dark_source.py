@@ -27,6 +27,8 @@ SAME_EXPOSURE = 0.01
 FEWEST_DARKS = 3
 """Fewer frames make no master: a cosmic hit could not be told from a hot pixel."""
 LEVEL_PIXELS = 1 << 18
+MOST_KEPT = 8
+"""Master darks held in memory."""
 LOST = int(DQ.NO_DATA | DQ.DO_NOT_USE)
 
 
@@ -73,7 +75,7 @@ class DarkSource:
     no_dark: bool = False
     warnings: list = field(default_factory=list)
     rejected: list = field(default_factory=list)
-    _last: tuple = (None, None)
+    _kept: dict = field(default_factory=dict)
     _whole: object = None
     _rows: object = None
 
@@ -219,11 +221,11 @@ class DarkSource:
         )
 
     def _master(self, group):
-        """Combined darks of one group: value, variance of it, words; the last one is kept."""
+        """Combined darks of one group: value, variance of it, words; the last few are kept."""
         if self._whole is not None:
             value, variance, words = self._whole._master(group)
             return value[self._rows], variance[self._rows], words
-        if self._last[0] is not group:
+        if id(group) not in self._kept:
             limits = screen.ScreenLimits(saturated_fraction=SATURATED_FRACTION)
             screening = screen_groups(
                 [group],
@@ -244,8 +246,10 @@ class DarkSource:
             words = (
                 f"master of {len(own.frames)} darks at {label(group.temperature, 1)} degC, {group.exposure:g} s"
             )
-            self._last = group, (result.value, variance, words)
-        return self._last[1]
+            if len(self._kept) >= MOST_KEPT:
+                self._kept.pop(next(iter(self._kept)))
+            self._kept[id(group)] = (result.value, variance, words)
+        return self._kept[id(group)]
 
 
 def level_of(plane):
@@ -350,3 +354,9 @@ def check_dark_model(model, folder, image, entry, adu_scale, what):
     binning = head.get("XBINNING")
     if binning is not None and entry["binning"] and str(int(binning)) != str(entry["binning"]).split("x")[0]:
         raise InputError(f"{folder}: XBINNING {binning}, expected {entry['binning']} as {what}")
+
+
+def middle_rows(shape):
+    """Rows from which the level of a pedestal is told."""
+    count = min(shape[0], 16)
+    return np.linspace(0, shape[0] - 1, count + 2)[1:-1].astype(int) if shape[0] > count else np.arange(count)

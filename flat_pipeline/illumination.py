@@ -1,0 +1,209 @@
+"""Illumination of each filter: fitted, or given by a lens profile or a file; as a product, and the way back."""
+
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from flat_pipeline.products import VIGNETTING, filter_names
+from utils.errors import InputError
+from utils.fits_io.product_reader import read_product
+from utils.fits_io.products import write_product
+from utils.kernels import illumination as kernel
+
+SUMMARY = "vignetting_model.json"
+LED_DEGREE = 6
+"""Degree of the polynomial that takes lamp pattern and vignetting of satellite flats together."""
+
+
+@dataclass(eq=False)
+class Illumination:
+    """Illumination of one filter.
+
+    value, sigma : (ny, nx) float32, 1 at its centre.  level : the flat (of level 1) is level x response x value.
+    model : in words.  numbers : what the JSON summary tells.  fit : `RadialFit`, `SurfaceFit` or None.  path : its file.
+    """
+
+    filter: str
+    value: np.ndarray
+    sigma: np.ndarray
+    level: float
+    model: str
+    numbers: dict = field(default_factory=dict)
+    fit: object = None
+    notes: tuple = ()
+    path: Path | None = None
+
+    def factor(self):
+        """What a flat is divided by to be the pixel response, (ny, nx) float32."""
+        return self.value * np.float32(self.level)
+
+
+def find_illumination(config, name, flat, sigma, usable):
+    """Illumination of the flat of one filter, as the options ask for it.
+
+    flat, sigma : (ny, nx) float32.  usable : (ny, nx) bool.  Returns `Illumination`.
+    Raises InputError where the flat does not allow it.
+    """
+    asked = config.illumination
+    if config.flat_type == "satellite" and (asked is None or asked[0] != "empirical"):
+        return _satellite(config, name, flat, sigma, usable, asked)
+    if asked is None:
+        return _radial(name, flat, sigma, usable)
+    kind, given = asked
+    if kind == "empirical":
+        return _surface(name, flat, sigma, usable, given)
+    return _given(name, flat, sigma, usable, kind, given)
+
+
+def _fitting(name, function, *arguments, **words):
+    try:
+        return function(*arguments, **words)
+    except ValueError as error:
+        raise InputError(f"illumination of filter {name}: {error}") from error
+
+
+def _radial(name, flat, sigma, usable):
+    fit = _fitting(name, kernel.fit_radial, flat, sigma, usable)
+    value, error = fit.model.evaluate()
+    numbers = {"model": "pa", "equation": kernel.EQUATION}
+    parameters = (fit.model.k1, fit.model.k2, fit.model.k3, fit.model.x0, fit.model.y0)
+    for key, one, its_error, fitted in zip(
+        kernel.PARAMETERS, parameters, fit.model.sigma, fit.fitted, strict=True
+    ):
+        numbers[key] = {"value": float(one), "error": float(its_error) if fitted else None, "fitted": fitted}
+    numbers["covariance"] = fit.model.cov.tolist()
+    numbers |= _of_quality(fit.quality)
+    return Illumination(name, value, error, fit.quality.level, "radial model, fitted", numbers, fit, fit.quality.notes)
+
+
+def _of_quality(quality):
+    return {
+        "level": quality.level,
+        "chi2_red": quality.chi2_red,
+        "rms_residual": quality.rms_residual,
+        "rms_expected": quality.rms_expected,
+        "masked_fraction": quality.masked,
+        "notes": list(quality.notes),
+    }
+
+
+def _surface(name, flat, sigma, usable, given):
+    method = given["method"]
+    if method == "polynomial":
+        fit = _fitting(name, kernel.fit_polynomial, flat, sigma, usable, degree=int(given["degree"]))
+    elif method == "gaussian":
+        fit = _fitting(name, kernel.fit_gaussian, flat, sigma, usable, width=float(given["sigma"]))
+    else:
+        fit = _fitting(name, kernel.fit_median, flat, sigma, usable, size=int(given["size"]))
+    numbers = {"model": method, **{key: value for key, value in given.items() if key != "method"}}
+    numbers |= _of_quality(fit.quality)
+    words = f"{method} surface of the flat"
+    return Illumination(name, fit.value, fit.sigma, fit.quality.level, words, numbers, fit, fit.quality.notes)
+
+
+def _given(name, flat, sigma, usable, kind, given):
+    model, words, numbers = given_model(flat.shape, kind, given)
+    value, error = model.evaluate()
+    if not value.min() > 0:
+        raise InputError(f"illumination of filter {name}: {words} falls to {value.min():.3g}, expected more than 0")
+    ratio = np.where(usable, flat / value, np.nan)
+    return Illumination(name, value, error, float(np.nanmedian(ratio)), words, numbers)
+
+
+def given_model(shape, kind, given):
+    """Radial model of a lens profile or of coefficients: `RadialModel`, words, numbers."""
+    if kind == "radial":
+        centre = given.get("center")
+        model = kernel.radial_model(shape, given["k1"], given["k2"], given["k3"], centre)
+        words = "radial model, given"
+    elif "model" in given:
+        model = kernel.radial_model(shape, given["k1"], given["k2"], given["k3"])
+        words = "lensfun pa coefficients, given"
+    else:
+        from utils.domain.lens_profiles import lens_vignetting
+
+        profile = lens_vignetting(**given)
+        model = kernel.radial_model(shape, *profile.coefficients)
+        words = f"lensfun: {profile.lens} on {profile.camera}"
+    numbers = {"model": "pa", "equation": kernel.EQUATION, "given": given}
+    numbers |= {key: float(getattr(model, key)) for key in kernel.PARAMETERS}
+    return model, words, numbers
+
+
+def _satellite(config, name, flat, sigma, usable, asked):
+    """Pattern of the lamps, large scale, together with the vignetting; the given one apart where there is one."""
+    vignetting = None
+    if asked is not None:
+        model, words, numbers = given_model(flat.shape, *asked)
+        vignetting = model.evaluate()[0]
+        flat, sigma = flat / vignetting, sigma / vignetting
+    fit = _fitting(name, kernel.fit_polynomial, flat, sigma, usable, degree=LED_DEGREE)
+    lamps = {"model": "polynomial", "degree": LED_DEGREE, "of": "lamp pattern"} | _of_quality(fit.quality)
+    if vignetting is None:
+        lamps["of"] = "lamp pattern and vignetting together"
+        words = "polynomial of lamp pattern and vignetting together"
+        return Illumination(
+            name, fit.value, fit.sigma, fit.quality.level, words, lamps, fit, fit.quality.notes
+        )
+    value = fit.value * vignetting
+    return Illumination(
+        name, value, fit.sigma * vignetting, fit.quality.level, f"{words}, times polynomial of the lamp pattern",
+        numbers | {"lamps": lamps}, fit, fit.quality.notes,
+    )  # fmt: skip
+
+
+def write_illumination(config, record, found, cards, path):
+    """Write the illumination of one filter and list it."""
+    path = record.claim(path)
+    numbers = found.numbers
+    constants = {}
+    for number, key in enumerate(kernel.PARAMETERS):
+        entry = numbers.get(key)
+        value = entry["value"] if isinstance(entry, dict) else entry
+        error = entry["error"] if isinstance(entry, dict) else None
+        name, unit = (key.upper(), "" if number < 3 else "[pixel], first pixel is 0, ")
+        if value is not None:
+            constants[name] = (float(value), f"{unit}coefficient" if number < 3 else f"{unit}centre")
+            constants[f"{name}ERR"] = (error, "its error")
+    write_product(
+        path,
+        found.value,
+        prodtype="VIGNETTING",
+        unit="",
+        cards={
+            **cards,
+            "FILTER": (found.filter, "filter"),
+            "MODEL": (found.model[:60], "where it comes from"),
+            "EQUATION": (numbers.get("equation"), "r = 1: half the diagonal"),
+            **constants,
+            "FLATNORM": (found.level, "flat of level 1 = FLATNORM x response x this"),
+            "CHI2RED": (_finite(numbers.get("chi2_red")), "of the bins"),
+            "RMSRES": (_finite(numbers.get("rms_residual")), "relative, bins around the model"),
+        },
+        uncert=found.sigma,
+    )
+    found.path = path
+    record.add_product(path, "VIGNETTING", filter=found.filter, level=found.level)
+
+
+def _finite(value):
+    return value if value is not None and math.isfinite(value) else None
+
+
+def load_illuminations(refs):
+    """Illuminations that run.json lists: filter -> `Illumination`."""
+    found = {}
+    for ref in refs:
+        product = read_product(ref.path, expect="VIGNETTING")
+        head = product.header
+        found[head["FILTER"]] = Illumination(
+            head["FILTER"], product.data, product.uncert, float(head["FLATNORM"]), head.get("MODEL", ""), path=ref.path
+        )  # fmt: skip
+    return found
+
+
+def illumination_path(config, name, names):
+    """Place of the illumination of a filter; names : all filters."""
+    return config.output_dir / VIGNETTING / f"vignetting_{filter_names(names)[name]}.fits"

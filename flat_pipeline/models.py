@@ -1,0 +1,276 @@
+"""The flat model of each filter: masters side by side, the model as files, and the way back."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from flat_pipeline.products import IGNORED, MODEL, plain
+from utils.domain.frame_groups import dates_of_masters
+from utils.errors import InputError
+from utils.fits_io.product_reader import read_plane, read_product, view_planes
+from utils.fits_io.products import DQ, header_from_inputs, write_product
+from utils.kernels import flat_model
+
+EQUATION = "flat(T, t) = A + B (T - T_REF) + C (t - E_REF)"
+TERMS = ("A", "B", "C")
+UNITS = {"A": "", "B": "1/K", "C": "1/s"}
+PLANES = flat_model.COVARIANCE_PLANES
+EXPOSURE_TOLERANCE = 0.01
+BLOCK = 1 << 18
+"""Pixels fitted at a time, over all masters."""
+POOR_FIT = 5.0
+"""A pixel whose chi-square lies so many sigma above its expectation is not described by the model."""
+
+
+@dataclass(eq=False)
+class Masters:
+    """Masters of one filter, in order of exposure and temperature: mapped planes (ny, nx) and headers."""
+
+    filter: str
+    paths: list
+    headers: list
+    values: list
+    sigmas: list
+    dqs: list
+
+    @property
+    def temperature(self):
+        """Mean temperatures, (n,) [degC]."""
+        return np.array([head["TEMP"] for head in self.headers], np.float64)
+
+    @property
+    def exposure(self):
+        """Mean exposures, (n,) [s]."""
+        return np.array([head["EXPTIME"] for head in self.headers], np.float64)
+
+    @property
+    def shape(self):
+        """(ny, nx) of the masters."""
+        return self.values[0].shape
+
+    def tolerance(self):
+        """Half width of a temperature group [degC]."""
+        return max(float(head.get("TTOL", 0.5)) for head in self.headers)
+
+    def block(self, rows):
+        """Values and sigma of some rows, (n, r, nx) float32, NaN where a master has no usable value."""
+        values = np.stack([np.asarray(plane[rows], np.float32) for plane in self.values])
+        sigmas = np.stack([np.asarray(plane[rows], np.float32) for plane in self.sigmas])
+        for value, dq in zip(values, self.dqs, strict=True):
+            value[(dq[rows] & _LOST) != 0] = np.nan
+        return values, sigmas
+
+    def row_blocks(self):
+        """Slices of rows that are worked on at a time."""
+        ny, nx = self.shape
+        rows = max(1, BLOCK // (nx * len(self.values)))
+        return [slice(top, min(top + rows, ny)) for top in range(0, ny, rows)]
+
+
+# A dead pixel has a response too; only what has no value stays out of the fit.
+_LOST = int(DQ.NO_DATA | DQ.SATURATED)
+
+
+def open_masters(record, made_by="--mode full or make_master"):
+    """Masters that run.json lists, by filter.  Raises InputError where there is none, or shapes or kinds differ."""
+    found = {}
+    for ref in record.products("MASTER_FLAT", made_by=made_by):
+        head, planes = view_planes(ref.path)
+        if head.get("PRODTYPE") != "MASTER_FLAT" or "UNCERT" not in planes or "DQ" not in planes:
+            raise InputError(f"{ref.path}: got {head.get('PRODTYPE')}, expected MASTER_FLAT with UNCERT and DQ")
+        found.setdefault(str(head["FILTER"]), []).append((ref.path, head, planes))
+    result = []
+    for name, opened in found.items():
+        opened.sort(key=lambda one: (one[1]["EXPTIME"], one[1]["TEMP"]))
+        first_path, first, planes = opened[0]
+        for path, head, own in opened:
+            if own["PRIMARY"].shape != planes["PRIMARY"].shape:
+                raise InputError(
+                    f"{path}: shape {own['PRIMARY'].shape}, expected {planes['PRIMARY'].shape} as in {first_path}"
+                )
+            for key in ("VIGNCORR", "GAIN", "ADUSCALE", "XBINNING"):
+                if head.get(key) != first.get(key):
+                    raise InputError(f"{path}: {key} {head.get(key)}, expected {first.get(key)} as in {first_path}")
+        result.append(
+            Masters(
+                name,
+                [one[0] for one in opened],
+                [one[1] for one in opened],
+                *([one[2][plane] for one in opened] for plane in ("PRIMARY", "UNCERT", "DQ")),
+            )
+        )
+    return result
+
+
+def design_of(masters, t_ref=None, exp_ref=None):
+    """Which terms the masters of one filter carry: `FlatDesign`."""
+    return flat_model.design_model(
+        masters.temperature,
+        masters.exposure,
+        t_ref,
+        exp_ref,
+        temp_tolerance=2.0 * masters.tolerance(),
+        exp_tolerance=EXPOSURE_TOLERANCE,
+    )
+
+
+def fit_masters(masters, design):
+    """Fit all pixels: coeff (3, ny, nx), cov (6, ny, nx), reduced chi2 (ny, nx) float32, dq int16."""
+    shape = masters.shape
+    coeff = np.empty((3, *shape), np.float32)
+    cov = np.empty((6, *shape), np.float32)
+    chi2, dq = np.empty(shape, np.float32), np.zeros(shape, np.int16)
+    terms = sum(design.fitted)
+    for rows in masters.row_blocks():
+        fit = flat_model.fit_flat_model(*masters.block(rows), design)
+        part = (rows.stop - rows.start, shape[1])
+        coeff[:, rows] = fit.coeff.reshape(3, *part)
+        cov[:, rows] = fit.cov.reshape(6, *part)
+        free = (fit.n_used - terms).astype(np.float64)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            chi2[rows] = np.where(free > 0, fit.chi2 / free, np.nan).reshape(part)
+            poor = (free > 0) & (fit.chi2 > free + POOR_FIT * np.sqrt(2.0 * free))
+        flagged = np.zeros(free.shape, np.int16)
+        flagged[fit.fixed | poor] |= DQ.UNRELIABLE_FIT
+        flagged[fit.n_used == 0] |= DQ.NO_DATA
+        dq[rows] = flagged.reshape(part)
+    for plane in masters.dqs:
+        dq |= np.asarray(plane, np.int16) & np.int16(_KEPT)
+    return coeff, cov, chi2, dq
+
+
+_KEPT = int(DQ.DEAD | DQ.LOW_QE | DQ.HOT | DQ.NOISY | DQ.DO_NOT_USE)
+
+
+def model_paths(config, names):
+    """Files of the model of each filter: filter -> {'A': path, 'B': ..., 'C': ..., 'cov': ...}."""
+    folder = config.output_dir / MODEL
+    several = len(names) > 1
+    found = {}
+    for name in names:
+        tail = f"_{plain(name)}" if several else ""
+        found[name] = {term: folder / f"flat_{term}_map{tail}.fits" for term in TERMS}
+        found[name]["cov"] = folder / f"flat_covariance{tail}.fits"
+    return found
+
+
+def model_cards(masters, design):
+    """Cards of a model: enough to evaluate it without this code."""
+    headers, frames = masters.headers, np.array([head["NCOMBINE"] for head in masters.headers], np.float64)
+    temperature, exposure = masters.temperature, masters.exposure
+    mean = float(np.average(temperature, weights=frames))
+    return {
+        **header_from_inputs(headers),
+        "CALTYPE": ("FLAT", "kind of the frames"),
+        "FILTER": (masters.filter, "filter"),
+        "MODEL": (EQUATION, "T in degC, t in s"),
+        "T_REF": (design.t_ref, "[degC] temperature at which A is the flat"),
+        "E_REF": (design.e_ref, "[s] exposure at which A is the flat"),
+        "BFITTED": (bool(design.fitted[1]), "F: B = 0, not constrained"),
+        "CFITTED": (bool(design.fitted[2]), "F: C = 0, not constrained"),
+        "T_MIN": (float(temperature.min()), "[degC] lowest temperature fitted"),
+        "T_MAX": (float(temperature.max()), "[degC] highest temperature fitted"),
+        "E_MIN": (float(exposure.min()), "[s] shortest exposure fitted"),
+        "E_MAX": (float(exposure.max()), "[s] longest exposure fitted"),
+        "NMASTERS": (len(headers), "masters fitted"),
+        "NCOMBINE": (int(frames.sum()), "frames behind the masters"),
+        "TEMP": (mean, "[degC] mean temperature of the frames"),
+        "TEMPSTD": (float(np.sqrt(np.average((temperature - mean) ** 2, weights=frames))), "[degC] scatter"),
+        "TEMPMIN": (min(head["TEMPMIN"] for head in headers), "[degC] lowest frame"),
+        "TEMPMAX": (max(head["TEMPMAX"] for head in headers), "[degC] highest frame"),
+        "EXPTIME": (float(np.average(exposure, weights=frames)), "[s] mean exposure"),
+        **dates_of_masters(headers),
+    }
+
+
+def write_model(config, record, masters, design, coeff, cov, chi2, dq, paths):
+    """Write the maps of one filter."""
+    cards = model_cards(masters, design)
+    inputs = [
+        {
+            "file": path.relative_to(config.output_dir).as_posix(),
+            "temperature": head["TEMP"],
+            "exposure": head["EXPTIME"],
+            "datasum": head.get("DATASUM"),
+        }
+        for path, head in zip(masters.paths, masters.headers, strict=True)
+    ]
+    for number, term in enumerate(TERMS):
+        own = dq if design.fitted[number] else dq | np.int16(DQ.UNRELIABLE_FIT)
+        path = record.claim(paths[term])
+        write_product(
+            path,
+            coeff[number],
+            prodtype=f"FLAT_{term}",
+            unit=UNITS[term],
+            cards=cards,
+            uncert=np.sqrt(np.maximum(cov[number], 0.0)),
+            dq=own,
+            inputs=inputs,
+        )
+        record.add_product(path, f"FLAT_{term}", filter=masters.filter)
+    path = record.claim(paths["cov"])
+    write_product(
+        path,
+        cov[3],
+        prodtype="FLAT_COVARIANCE",
+        unit="1/K",
+        cards=cards,
+        dq=dq,
+        extra=[("COV_AC", cov[4], "1/s"), ("COV_BC", cov[5], "1/(K s)"), ("CHI2_RED", chi2, "")],
+    )
+    record.add_product(path, "FLAT_COVARIANCE", filter=masters.filter)
+
+
+@dataclass(eq=False)
+class FlatModel:
+    """Model of one filter, read back: coeff (3, ny, nx), cov (6, ny, nx), dq, header, paths."""
+
+    coeff: np.ndarray
+    cov: np.ndarray
+    dq: np.ndarray
+    header: dict
+    paths: list
+
+    @classmethod
+    def load(cls, refs, filter_name, shape, like):
+        """Read the model of a filter from the products of run.json; shape and ``like`` : of the masters, for the check.
+
+        Raises InputError where a map is missing or of another shape.
+        """
+        own = {ref.prodtype: ref.path for ref in refs if ref.facts.get("filter") == filter_name}
+        wanted = [f"FLAT_{term}" for term in TERMS] + ["FLAT_COVARIANCE"]
+        for kind in wanted:
+            if kind not in own:
+                raise InputError(f"{like}: no {kind} for filter {filter_name}; make it with --mode fit_model")
+        maps = [read_product(own[kind], expect=kind) for kind in wanted]
+        for one in maps:
+            if one.data.shape != shape:
+                raise InputError(f"{one.path}: shape {one.data.shape}, expected {shape} as in {like}")
+        cov = [np.square(one.uncert) for one in maps[:3]]
+        path = own["FLAT_COVARIANCE"]
+        cov += [maps[3].data, read_plane(path, "COV_AC"), read_plane(path, "COV_BC")]
+        return cls(
+            np.stack([one.data for one in maps[:3]]), np.stack(cov), maps[3].dq, maps[0].header,
+            [own[kind] for kind in wanted],
+        )  # fmt: skip
+
+    def evaluate(self, temperature, exposure, rows=slice(None)):
+        """Flat at a temperature [degC] and exposure [s]: value and 1 sigma, (r, nx) float32."""
+        dt = np.float32(temperature - self.header["T_REF"])
+        de = np.float32(exposure - self.header["E_REF"])
+        a, b, c = self.coeff[:, rows]
+        va, vb, vc, ab, ac, bc = self.cov[:, rows].astype(np.float64)
+        variance = va + dt * dt * vb + de * de * vc + 2.0 * (dt * ab + de * ac + dt * de * bc)
+        return a + dt * b + de * c, np.sqrt(np.maximum(variance, 0.0)).astype(np.float32)
+
+    def extrapolates(self, temperature, exposure):
+        """Return True outside the fitted range of temperature or exposure."""
+        head, tolerance = self.header, float(self.header.get("TTOL", 0.5))
+        inside = head["T_MIN"] - tolerance <= temperature <= head["T_MAX"] + tolerance
+        return not (inside and 0.99 * head["E_MIN"] <= exposure <= 1.01 * head["E_MAX"])
+
+
+def speaking(dq):
+    """Pixels that take part in statistics."""
+    return (np.asarray(dq) & IGNORED) == 0

@@ -1,0 +1,141 @@
+"""Masters, illumination and single frames as files, and the way back."""
+
+import math
+import re
+
+import numpy as np
+
+from utils.domain import masters
+from utils.fits_io.naming import label, unique_names
+from utils.fits_io.products import DQ, write_product
+
+MASTERS, VIGNETTING, MODEL, EVALUATION = "master_flat", "vignetting", "flat_model_fits", "evaluation"
+REDUCED, NORMALIZED, CORRECTED, SKY = (
+    "flat_reduced",
+    "flat_normalized",
+    "flat_vignetting_corrected",
+    "sky_median",
+)
+IGNORED = int(DQ.DO_NOT_USE | DQ.NO_DATA | DQ.DEAD | DQ.LOW_QE | DQ.HOT | DQ.SATURATED)
+"""Pixels that do not speak for the others."""
+
+
+def plain(name):
+    """Spell a filter as part of a file name."""
+    return re.sub(r"[^A-Za-z0-9+-]+", "_", str(name)).strip("_") or "NONE"
+
+
+def group_names(flats):
+    """Name each group: {FILTER}_T{T:.1f}_E{t:g}, told apart where two would be the same."""
+    names = [f"{plain(f.filter)}_T{label(f.temperature, 1)}_E{_seconds(f.exposure)}" for f in flats]
+    return [f"master_flat_{name}" for name in unique_names(names)]
+
+
+def _seconds(exposure):
+    """Exposure with as many figures as matter: 1.000004 s is 1."""
+    return f"{float(f'{exposure:.5g}'):g}"
+
+
+def filter_names(names):
+    """File-name spelling of each filter: filter -> name, no two alike."""
+    names = list(dict.fromkeys(names))
+    return dict(zip(names, unique_names([plain(name) for name in names]), strict=True))
+
+
+def setting_cards(config, setting):
+    """Cards that all products of a set carry."""
+    shared = config.shared
+    return {
+        "ADUSCALE": (setting.adu_scale, "stored units per ADU"),
+        "LSB": (setting.lsb, "[adu] one step of the converter"),
+        "EGAIN": (
+            1.0 / setting.inverse_gain if setting.inverse_gain else None,
+            "[e-/adu] conversion gain",
+        ),
+        "GAINFROM": (setting.gain_from, "where the gain comes from"),
+        "STEP": (setting.step, "[adu] step of the samples, 0: floats"),
+        "RNVAR": (setting.read_number, "[adu2] variance of a sample without signal"),
+        "SATURATE": (
+            setting.saturation if math.isfinite(setting.saturation) else None,
+            "[adu] saturation",
+        ),
+        "SATFROM": (setting.saturation_from, "where the saturation comes from"),
+        "COMBINE": (shared.combine, "how frames are combined"),
+        "CLIPSIG": (shared.clip_sigma if shared.combine == "sigclip" else None, "limit of the clipping [sigma]"),
+        "TTOL": (shared.temp_tolerance, "[degC] half the largest width of a group"),
+        "NORMMETH": (config.norm_method, "level by which a frame is normalised"),
+        "FLATTYPE": (config.flat_type, "kind of light"),
+    }
+
+
+def dark_cards(pedestal):
+    """Cards that tell what was subtracted."""
+    return {
+        "DARKFROM": (pedestal.kind, "what was subtracted"),
+        "DARKWHAT": (pedestal.words[-60:], "the same in words"),
+        "DARKTEMP": (_finite(pedestal.dark_temperature), "[degC] temperature of the dark"),
+        "DARKEXP": (_finite(pedestal.dark_exposure), "[s] exposure of the dark"),
+        "NDARKS": (len(pedestal.files), "darks behind it, 0: none or a model"),
+        "DARKLEV": (_finite(_level(pedestal.value)), "[adu] median subtracted"),
+        "DARKEXTR": (pedestal.extrapolated, "bias or dark outside its fitted range"),
+    }
+
+
+def _level(plane):
+    return float(np.nanmedian(plane.reshape(-1)[::101])) if plane is not None else math.nan
+
+
+def _finite(value):
+    return float(value) if value is not None and math.isfinite(value) else None
+
+
+def write_master(record, config, combined, index, *, illumination, defects, cards):
+    """Write one master flat; returns its path.
+
+    illumination : `IlluminationProduct` that is divided out, or None.  defects : quality bits (ny, nx) of the filter.
+    cards : of the set.
+    """
+    flat = combined.flats[index]
+    value, sigma, dq = combined.master(index)
+    if illumination is not None:
+        factor = illumination.factor()
+        with np.errstate(divide="ignore", invalid="ignore"):
+            value /= factor
+            sigma /= factor
+    dq |= defects
+    dq[(dq & DQ.DEAD) != 0] |= np.int16(DQ.DO_NOT_USE)
+    frames = flat.frames
+    path = record.claim(config.output_dir / MASTERS / f"{flat.name}.fits")
+    levels = flat.levels
+    write_product(
+        path,
+        value,
+        prodtype="MASTER_FLAT",
+        unit="",
+        cards={
+            **frames.cards(),
+            **cards,
+            "FILTER": (flat.filter, "filter, NONE where the frames tell none"),
+            **flat.cards,
+            "LEVEL": (float(levels.mean()), "[adu] mean level of the frames above the dark"),
+            "LEVELMIN": (float(levels.min()), "[adu] lowest"),
+            "LEVELMAX": (float(levels.max()), "[adu] highest"),
+            "REJFRAC": (combined.rejected[index], "fraction of samples rejected"),
+            "NOISEFAC": (_finite(combined.excess), "scatter of the frames over the noise model"),
+            "VIGNCORR": (illumination is not None, "illumination divided out"),
+            "VIGNFILE": (None if illumination is None else illumination.path.name, "the illumination"),
+            "FLATNORM": (None if illumination is None else illumination.level, "flat = FLATNORM x this x illum."),
+        },
+        uncert=sigma,
+        dq=dq,
+        inputs=frames.inputs(masters.input_datasums(frames, config.shared.jobs)),
+    )
+    record.add_product(
+        path,
+        "MASTER_FLAT",
+        temperature=flat.temperature,
+        exposure=flat.exposure,
+        filter=flat.filter,
+        corrected=illumination is not None,
+    )
+    return path

@@ -1,0 +1,183 @@
+"""The model against every master, in-sample and with that master left out."""
+
+import math
+
+import numpy as np
+
+from flat_pipeline import models
+from flat_pipeline.products import EVALUATION
+from utils.fits_io.atomic import write_csv
+from utils.fits_io.naming import counted
+from utils.fits_io.products import write_product
+from utils.kernels import evaluation, flat_model
+
+SUMMARY = f"{EVALUATION}/evaluation_summary.csv"
+METRICS = ("mae", "mape", "rmse", "mean_error", "chi2_red", "within_3sigma", "pixels", "excluded")
+COLUMNS = (
+    *("master", "filter", "temperature", "exposure", "frames"),
+    *METRICS,
+    *(f"left_out_{name}" for name in METRICS),
+    "left_out_is",
+)
+TRUSTED_CHI2 = 1.5
+"""Extrapolation is trusted where left-out masters at the ends of the range have a reduced chi-square below this."""
+MAPS = ("diff", "mae", "mape")
+
+
+def run(config, context):
+    """Evaluate the model.
+
+    Reads: masters, flat_model_fits/.
+    Writes: evaluation/evaluation_summary.{csv,png}, evaluation/<master>_{diff,mae,mape}.png, with --save-eval-fits .fits too
+    and <master>_synthetic.fits.
+    """
+    record = context.record
+    with record.step("evaluate") as step:
+        filters = models.open_masters(record)
+        refs = record.products("FLAT_A", made_by="--mode full or fit_model")
+        refs = [ref for ref in record.products() if ref.prodtype.startswith("FLAT_")]
+        rows, drawn = [], []
+        for masters in filters:
+            model = models.FlatModel.load(refs, masters.filter, masters.shape, masters.paths[0])
+            own = _evaluate(masters, model)
+            rows += own
+            for index in range(len(masters.paths)):
+                drawn += _maps(config, record, masters, model, index)
+        path = record.claim(config.output_dir / SUMMARY)
+        write_csv(path, rows, COLUMNS)
+        record.add_product(path, "EVALUATION_SUMMARY")
+        _report(record, rows)
+        if config.shared.plots != "none":
+            from flat_pipeline.evaluation_pictures import draw_summary
+
+            draw_summary(config, record, rows)
+        step.summary = f"{counted(len(rows), 'master')}, mean MAE {_mean(rows, 'mae'):.3g}"
+
+
+def _evaluate(masters, model):
+    """Rows of the masters of one filter."""
+    n = len(masters.paths)
+    inside = [evaluation.Comparison() for _ in range(n)]
+    outside = [evaluation.Comparison() for _ in range(n)]
+    design = models.design_of(masters, model.header["T_REF"], model.header["E_REF"])
+    for rows in masters.row_blocks():
+        values, sigmas = masters.block(rows)
+        good = np.stack([models.speaking(dq[rows]) for dq in masters.dqs])
+        left, spread = flat_model.left_out_residuals(values, sigmas, design)
+        for index in range(n):
+            use = good[index].reshape(-1)
+            real, error = values[index].reshape(-1)[use], sigmas[index].reshape(-1)[use]
+            synthetic, own = model.evaluate(masters.temperature[index], masters.exposure[index], rows)
+            residual = real - synthetic.reshape(-1)[use]
+            # The residual of a datum of the fit scatters less than the datum, by the variance of the fit.
+            variance = np.square(error) - np.square(own.reshape(-1)[use])
+            known = variance > 1e-4 * np.square(error)
+            inside[index].add(real[known], residual[known], np.sqrt(variance[known]))
+            outside[index].add(real, left[index][use], np.sqrt(np.square(error) + spread[index][use]))
+    return [_row(masters, index, inside[index], outside[index]) for index in range(n)]
+
+
+def _row(masters, index, inside, outside):
+    head = masters.headers[index]
+    row = {
+        "master": masters.paths[index].stem,
+        "filter": masters.filter,
+        "temperature": float(head["TEMP"]),
+        "exposure": float(head["EXPTIME"]),
+        "frames": int(head["NCOMBINE"]),
+    }
+    metrics = inside.metrics()
+    if not inside.pixels:
+        metrics["mae"] = 0.0 if len(masters.paths) == 1 else metrics["mae"]
+    row |= {name: metrics[name] for name in METRICS}
+    row |= {f"left_out_{name}": value for name, value in outside.metrics().items() if name in METRICS}
+    at_end = _at_end(masters.temperature, index, masters.tolerance()) or _at_end(
+        masters.exposure, index, models.EXPOSURE_TOLERANCE * masters.exposure.max()
+    )
+    possible = outside.pixels > 0
+    row["left_out_is"] = ("extrapolation" if at_end else "interpolation") if possible else "not possible"
+    return row
+
+
+def _at_end(values, index, tolerance):
+    """Whether the model without this master would not reach its temperature or exposure."""
+    rest = np.delete(values, index)
+    return rest.size > 0 and not rest.min() - tolerance <= values[index] <= rest.max() + tolerance
+
+
+def _maps(config, record, masters, model, index):
+    """Maps of one master as FITS and PNG, as far as they are wanted."""
+    pictures = config.shared.plots != "none"
+    if not (pictures or config.save_eval_fits):
+        return []
+    head = masters.headers[index]
+    real = np.asarray(masters.values[index], np.float32)
+    synthetic, error = model.evaluate(head["TEMP"], head["EXPTIME"])
+    sigma = np.hypot(np.asarray(masters.sigmas[index], np.float32), error)
+    difference = real - synthetic
+    maps = {
+        "diff": (difference, ""),
+        "mae": (np.abs(difference), ""),
+        "mape": (evaluation.percentage_error(real, difference, sigma).astype(np.float32), "percent"),
+    }
+    name = masters.paths[index].stem
+    folder = config.output_dir / EVALUATION
+    if config.save_eval_fits:
+        cards = {key: head[key] for key in _FROM_MASTER if key in head}
+        cards |= {"MODEL": (models.EQUATION, "what the master is compared with")}
+        cards |= {"EXTRAP": (model.extrapolates(head["TEMP"], head["EXPTIME"]), "outside the fitted range")}
+        inputs = [{"file": masters.paths[index].name, "datasum": head.get("DATASUM")}]
+        dq = np.asarray(masters.dqs[index], np.int16)
+        for kind, (image, unit) in {**maps, "synthetic": (synthetic, "")}.items():
+            path = record.claim(folder / f"{name}_{kind}.fits")
+            write_product(
+                path,
+                image,
+                prodtype=f"EVALUATION_{kind.upper()}",
+                unit=unit,
+                cards=cards,
+                uncert=error if kind == "synthetic" else None,
+                dq=dq,
+                inputs=inputs,
+            )
+            record.add_product(path, f"EVALUATION_{kind.upper()}")
+    if pictures:
+        from flat_pipeline.evaluation_pictures import draw_maps
+
+        draw_maps(record, folder, name, head, {kind: image for kind, (image, _) in maps.items()})
+    return []
+
+
+_FROM_MASTER = (
+    *("CAMERA", "INSTRUME", "GAIN", "FILTER", "CALTYPE", "NCOMBINE", "TEMP", "TEMPSTD", "TEMPMIN", "TEMPMAX"),
+    *("EXPTIME", "ADUSCALE", "EGAIN", "SATURATE", "VIGNCORR", "DATE-BEG", "DATE-AVG", "DATE-END"),
+)
+
+
+def _report(record, rows):
+    section = "Evaluation"
+    for key, name, unit in (
+        ("mae", "MAE, in-sample", ""),
+        ("mape", "MAPE, in-sample", "percent"),
+        ("mean_error", "mean signed error, in-sample", ""),
+        ("chi2_red", "reduced chi2, in-sample", ""),
+        ("left_out_mae", "MAE, master left out", ""),
+        ("left_out_chi2_red", "reduced chi2, master left out", ""),
+    ):
+        value = _mean(rows, key)
+        if math.isfinite(value):
+            record.value(name, value, unit, section=section)
+    ends = [row["left_out_chi2_red"] for row in rows if row["left_out_is"] == "extrapolation"]
+    ends = [value for value in ends if math.isfinite(value)]
+    if not ends:
+        verdict = "cannot be judged: no master at the ends of the range can be left out"
+    elif np.median(ends) <= TRUSTED_CHI2:
+        verdict = "trusted: the outer masters are predicted within their errors when left out"
+    else:
+        verdict = "not trusted: the outer masters are missed by more than their errors when left out"
+    record.value("extrapolation beyond the fitted range", verdict, section=section)
+
+
+def _mean(rows, name):
+    values = [row[name] for row in rows if row[name] is not None and math.isfinite(row[name])]
+    return sum(values) / len(values) if values else math.nan

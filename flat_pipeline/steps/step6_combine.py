@@ -1,0 +1,53 @@
+"""Combine the flats of every group; the results wait in a spool for illumination and pixel masks."""
+
+from flat_pipeline import frame_files, illumination
+from flat_pipeline.combining import CombinedFlats, raw_stack
+from flat_pipeline.products import dark_cards
+from utils.application.log import progress
+from utils.errors import InputError
+from utils.fits_io.naming import counted
+from utils.fits_io.spool import ArraySpool
+
+
+def run(config, context):
+    """Combine.
+
+    Reads: the frames of ``context.flats``; in later modes flat_vignetting_corrected/ or flat_normalized/ of run.json.
+    Writes: nothing under a final name; sets ``context.combined``.
+    """
+    record = context.record
+    start = frame_files.start_of(record)
+    if start is None and record.mode == "vignetting_only":
+        return
+    with record.step("combine") as step:
+        if start is not None:
+            groups, context.setting = frame_files.load_groups(record, record.products(start))
+            context.flats = [flat for flat, _ in groups]
+        spool = context.stack.enter_context(ArraySpool(config.output_dir))
+        combined = CombinedFlats(config, context.setting, spool)
+        flats = context.flats
+        known = illumination.load_illuminations(frame_files.listed(record, "VIGNETTING")) if start else {}
+        # Groups of one temperature and exposure follow each other: their dark is made once.
+        order = sorted(range(len(flats)), key=lambda i: (flats[i].exposure, flats[i].temperature))
+        for index in progress(order, len(order), "combine flats"):
+            flat = flats[index]
+            if start is not None:
+                factor = _factor(record, known, flat) if start == "FLAT_VIGNCORR" else None
+                combined.add(frame_files.file_stack(record, flat, factor))
+                continue
+            pedestal = context.dark.pedestal(flat.temperature, flat.exposure)
+            flat.cards = dark_cards(pedestal)
+            combined.add(raw_stack(flat, pedestal, context.setting, context.dark))
+        combined.finish()
+        context.combined = combined
+        frames = sum(len(flat.frames) for flat in combined.flats)
+        step.summary = f"{counted(len(combined.flats), 'group')} of {counted(frames, 'frame')} ({config.shared.combine})"
+
+
+def _factor(record, known, flat):
+    """What was divided out of the corrected frames of a group."""
+    if flat.filter not in known:
+        raise InputError(
+            f"{record.output_dir}: no VIGNETTING of filter {flat.filter}; make it with --mode vignetting_only"
+        )
+    return known[flat.filter].factor()
