@@ -1,7 +1,7 @@
 """Flats of each group combined: streamed, with the noise model around them; the results wait in a spool."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -64,6 +64,7 @@ class CombinedFlats:
         self.options = masters.CombineOptions(
             shared.combine, shared.clip_sigma, shared.jobs, shared.memory_limit
         )
+        self.sky = config.flat_type == "sky"
         self.flats, self.rejected = [], []
         self.sums, self.pooled, self.noise = {}, None, None
 
@@ -89,7 +90,10 @@ class CombinedFlats:
             jobs=self.options.jobs,
             memory_limit=self.options.memory_limit,
         ) as frames:
-            result = frames.combine(rule, stack.offsets, stack.scales, stack.pedestal, stack.factor, progress)
+            how = (stack.offsets, stack.scales, stack.pedestal, stack.factor)
+            result = frames.combine(rule, *how, progress)
+            if self.sky:
+                self.spool.put((index, "median"), frames.combine(replace(rule, method="median"), *how).value)
         if self.options.method != "mean" and n >= 3:
             result.variance *= np.float32(noise.clip_factor(self.options.clip_sigma) ** 2)
         if stack.saturated is not None:
@@ -148,6 +152,10 @@ class CombinedFlats:
         total, weights, _ = self.sums[name]
         with np.errstate(divide="ignore", invalid="ignore"):
             return total / weights, np.sqrt(self.ratio / weights)
+
+    def sky_median(self, index):
+        """Median of the sky flats of one group, (ny, nx) float32."""
+        return self.spool.get((index, "median"))
 
     def master(self, index):
         """Value, 1 sigma (ny, nx) float32 and quality bits (int16) of one group."""

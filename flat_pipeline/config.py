@@ -31,7 +31,8 @@ class FlatConfig:
     shared : options that all pipelines know.  flat_type : 'lab', 'sky' or 'satellite'.  dark_files_json : list of darks.
     dark_model, bias_model : folders of models.  no_dark : subtract no dark.  norm_method : level of a frame.
     lensfun_json, radial_json, empirical_json : illumination instead of a fit.  t_ref [degC], exp_ref [s] : of the flat
-    model, None = mean of the set.  save_eval_fits : write the maps of the evaluation too.
+    model, None = mean of the set.  save_eval_fits : write the maps of the evaluation too.  dead_limit, low_qe_limit : parts of
+    the neighbours' response.
     """
 
     shared: SharedOptions
@@ -47,6 +48,8 @@ class FlatConfig:
     t_ref: float | None = None
     exp_ref: float | None = None
     save_eval_fits: bool = False
+    dead_limit: float = DEAD_LIMIT
+    low_qe_limit: float = LOW_QE_LIMIT
 
     def __post_init__(self):
         for option, folder in (("--bias-model", self.bias_model), ("--dark-model", self.dark_model)):
@@ -65,6 +68,11 @@ class FlatConfig:
             raise OptionError(f"--t-ref: got {self.t_ref:g}, expected degrees Celsius from -273.15 to 200")
         if self.exp_ref is not None and not (math.isfinite(self.exp_ref) and self.exp_ref > 0):
             raise OptionError(f"--exp-ref: got {self.exp_ref:g}, expected seconds above 0")
+        if not 0 < self.dead_limit < self.low_qe_limit < 1:
+            raise OptionError(
+                f"--dead-limit, --low-qe-limit: got {self.dead_limit:g} and {self.low_qe_limit:g}, expected"
+                " 0 < dead < low QE < 1"
+            )
         # Read now: what is wrong in them is told before the frames are looked at.
         object.__setattr__(self, "_illumination", read_illumination(self.illumination_files()))
 
@@ -74,7 +82,9 @@ class FlatConfig:
             self.shared.need_basepath()
         given = [name for name, path in self.illumination_files().items() if path is not None]
         if mode == "full_no_vignetting" and given:
-            raise OptionError(f"--{given[0]}-json: got --mode {mode} too, expected a mode that corrects vignetting")
+            raise OptionError(
+                f"--{given[0]}-json: got --mode {mode} too, expected a mode that corrects vignetting"
+            )
 
     def illumination_files(self):
         """Files of the illumination by kind, None where not given."""

@@ -10,7 +10,6 @@ from flat_pipeline.screening import FlatGroup, Setting
 from utils.domain import masters
 from utils.domain.frame_groups import FrameGroup
 from utils.errors import InputError
-from utils.fits_io.frame_stack import FrameStack
 from utils.fits_io.header_scan import scan_header
 from utils.fits_io.product_reader import read_plane, read_product
 from utils.fits_io.products import DQ, write_product
@@ -40,22 +39,20 @@ def write_pedestal(config, record, flat, pedestal, base, setting):
     record.add_product(path, "PEDESTAL", group=flat.name)
 
 
-def reduced_frames(flat, pedestal, setting):
-    """Yield index, value (x - pedestal - drift) [ADU] and quality bits of each frame of a group, float32."""
-    with FrameStack(flat.frames.images) as stack:
-        for index, image in enumerate(flat.frames.images):
-            stored = stack.frame_view(index)
-            value = stored.astype(np.float64) * image.bscale + image.bzero
-            value /= setting.adu_scale
-            full = value >= setting.saturation
-            value -= pedestal
-            value -= flat.drifts[index]
-            value[full] = np.nan
-            if image.blank is not None and image.bitpix > 0:
-                value[stored == image.blank] = np.nan
-            dq = np.zeros(value.shape, np.int16)
-            dq[full] |= DQ.SATURATED
-            yield index, value.astype(np.float32), dq
+def reduced_frame(stack, flat, index, pedestal, setting):
+    """Value (x - pedestal - drift) [ADU], float32, and quality bits of one frame of a group; stack : of its raw frames."""
+    image, stored = flat.frames.images[index], stack.frame_view(index)
+    value = stored.astype(np.float64) * image.bscale + image.bzero
+    value /= setting.adu_scale
+    full = value >= setting.saturation
+    value -= pedestal
+    value -= flat.drifts[index]
+    value[full] = np.nan
+    if image.blank is not None and image.bitpix > 0:
+        value[stored == image.blank] = np.nan
+    dq = np.zeros(value.shape, np.int16)
+    dq[full] |= DQ.SATURATED
+    return value.astype(np.float32), dq
 
 
 def write_frame(config, record, kind, number, flat, index, value, dq, setting, more=None):
@@ -152,7 +149,9 @@ def _same_setting(heads):
     for path, head in heads:
         for key in ("ADUSCALE", "GAIN", "XBINNING", "EGAIN", "NAXIS1", "NAXIS2", "FLATTYPE", "NORMMETH"):
             if head.get(key) != first.get(key):
-                raise InputError(f"{path}: {key} {head.get(key)}, expected {first.get(key)} as in {first_path}")
+                raise InputError(
+                    f"{path}: {key} {head.get(key)}, expected {first.get(key)} as in {first_path}"
+                )
 
 
 def setting_of(head):
@@ -170,8 +169,8 @@ def setting_of(head):
     )
 
 
-def file_stack(record, flat, factor=None):
-    """Stack of normalised (or corrected, with the ``factor`` that was divided out) frames in files.
+def file_stack(record, flat, factor=None, scales=None):
+    """Stack of normalised frames in files: corrected ones with the ``factor`` that was divided out, reduced ones with scales.
 
     Reads: the PEDESTAL of the group in run.json, for the errors.
     """
@@ -185,7 +184,7 @@ def file_stack(record, flat, factor=None):
         flat,
         images,
         1.0,
-        None,
+        scales,
         None,
         None,
         factor,

@@ -11,6 +11,7 @@ from utils.errors import InputError
 from utils.fits_io.product_reader import read_product
 from utils.fits_io.products import write_product
 from utils.kernels import illumination as kernel
+from utils.kernels import illumination_surfaces as surfaces
 
 SUMMARY = "vignetting_model.json"
 LED_DEGREE = 6
@@ -75,7 +76,9 @@ def _radial(name, flat, sigma, usable):
         numbers[key] = {"value": float(one), "error": float(its_error) if fitted else None, "fitted": fitted}
     numbers["covariance"] = fit.model.cov.tolist()
     numbers |= _of_quality(fit.quality)
-    return Illumination(name, value, error, fit.quality.level, "radial model, fitted", numbers, fit, fit.quality.notes)
+    return Illumination(
+        name, value, error, fit.quality.level, "radial model, fitted", numbers, fit, fit.quality.notes
+    )
 
 
 def _of_quality(quality):
@@ -92,11 +95,11 @@ def _of_quality(quality):
 def _surface(name, flat, sigma, usable, given):
     method = given["method"]
     if method == "polynomial":
-        fit = _fitting(name, kernel.fit_polynomial, flat, sigma, usable, degree=int(given["degree"]))
+        fit = _fitting(name, surfaces.fit_polynomial, flat, sigma, usable, degree=int(given["degree"]))
     elif method == "gaussian":
-        fit = _fitting(name, kernel.fit_gaussian, flat, sigma, usable, width=float(given["sigma"]))
+        fit = _fitting(name, surfaces.smooth_gaussian, flat, sigma, usable, width=float(given["sigma"]))
     else:
-        fit = _fitting(name, kernel.fit_median, flat, sigma, usable, size=int(given["size"]))
+        fit = _fitting(name, surfaces.smooth_median, flat, sigma, usable, width=int(given["size"]))
     numbers = {"model": method, **{key: value for key, value in given.items() if key != "method"}}
     numbers |= _of_quality(fit.quality)
     words = f"{method} surface of the flat"
@@ -107,7 +110,9 @@ def _given(name, flat, sigma, usable, kind, given):
     model, words, numbers = given_model(flat.shape, kind, given)
     value, error = model.evaluate()
     if not value.min() > 0:
-        raise InputError(f"illumination of filter {name}: {words} falls to {value.min():.3g}, expected more than 0")
+        raise InputError(
+            f"illumination of filter {name}: {words} falls to {value.min():.3g}, expected more than 0"
+        )
     ratio = np.where(usable, flat / value, np.nan)
     return Illumination(name, value, error, float(np.nanmedian(ratio)), words, numbers)
 
@@ -139,7 +144,7 @@ def _satellite(config, name, flat, sigma, usable, asked):
         model, words, numbers = given_model(flat.shape, *asked)
         vignetting = model.evaluate()[0]
         flat, sigma = flat / vignetting, sigma / vignetting
-    fit = _fitting(name, kernel.fit_polynomial, flat, sigma, usable, degree=LED_DEGREE)
+    fit = _fitting(name, surfaces.fit_polynomial, flat, sigma, usable, degree=LED_DEGREE)
     lamps = {"model": "polynomial", "degree": LED_DEGREE, "of": "lamp pattern"} | _of_quality(fit.quality)
     if vignetting is None:
         lamps["of"] = "lamp pattern and vignetting together"

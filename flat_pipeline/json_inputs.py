@@ -39,7 +39,9 @@ def read_dark_files(path):
             raise OptionError(f"{path}: {where}: got {entry!r}, expected an object")
         _keys(path, entry, _LIST, where=where)
         if not isinstance(entry["original_path"], str):
-            raise OptionError(f"{path}: {where}: original_path: got {entry['original_path']!r}, expected a path")
+            raise OptionError(
+                f"{path}: {where}: original_path: got {entry['original_path']!r}, expected a path"
+            )
         _number(path, entry, "temperature", where)
         _number(path, entry, "exposure", where, above=0)
     return content

@@ -77,7 +77,9 @@ def open_masters(record, made_by="--mode full or make_master"):
     for ref in record.products("MASTER_FLAT", made_by=made_by):
         head, planes = view_planes(ref.path)
         if head.get("PRODTYPE") != "MASTER_FLAT" or "UNCERT" not in planes or "DQ" not in planes:
-            raise InputError(f"{ref.path}: got {head.get('PRODTYPE')}, expected MASTER_FLAT with UNCERT and DQ")
+            raise InputError(
+                f"{ref.path}: got {head.get('PRODTYPE')}, expected MASTER_FLAT with UNCERT and DQ"
+            )
         found.setdefault(str(head["FILTER"]), []).append((ref.path, head, planes))
     result = []
     for name, opened in found.items():
@@ -90,7 +92,9 @@ def open_masters(record, made_by="--mode full or make_master"):
                 )
             for key in ("VIGNCORR", "GAIN", "ADUSCALE", "XBINNING"):
                 if head.get(key) != first.get(key):
-                    raise InputError(f"{path}: {key} {head.get(key)}, expected {first.get(key)} as in {first_path}")
+                    raise InputError(
+                        f"{path}: {key} {head.get(key)}, expected {first.get(key)} as in {first_path}"
+                    )
         result.append(
             Masters(
                 name,

@@ -47,7 +47,9 @@ def settle_noise(flats, setting, source, config, record):
             )
     record.value(f"gain used ({setting.gain_from})", 1.0 / setting.inverse_gain, "e-/adu", section="Camera")
     if known:
-        record.value("read noise used (median pixel)", math.sqrt(setting.read_number), "adu", section="Camera")
+        record.value(
+            "read noise used (median pixel)", math.sqrt(setting.read_number), "adu", section="Camera"
+        )
 
 
 def _origin(shared):

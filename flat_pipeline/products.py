@@ -8,6 +8,7 @@ import numpy as np
 from utils.domain import masters
 from utils.fits_io.naming import label, unique_names
 from utils.fits_io.products import DQ, write_product
+from utils.kernels import noise
 
 MASTERS, VIGNETTING, MODEL, EVALUATION = "master_flat", "vignetting", "flat_model_fits", "evaluation"
 REDUCED, NORMALIZED, CORRECTED, SKY = (
@@ -61,7 +62,10 @@ def setting_cards(config, setting):
         ),
         "SATFROM": (setting.saturation_from, "where the saturation comes from"),
         "COMBINE": (shared.combine, "how frames are combined"),
-        "CLIPSIG": (shared.clip_sigma if shared.combine == "sigclip" else None, "limit of the clipping [sigma]"),
+        "CLIPSIG": (
+            shared.clip_sigma if shared.combine == "sigclip" else None,
+            "limit of the clipping [sigma]",
+        ),
         "TTOL": (shared.temp_tolerance, "[degC] half the largest width of a group"),
         "NORMMETH": (config.norm_method, "level by which a frame is normalised"),
         "FLATTYPE": (config.flat_type, "kind of light"),
@@ -124,7 +128,10 @@ def write_master(record, config, combined, index, *, illumination, defects, card
             "NOISEFAC": (_finite(combined.excess), "scatter of the frames over the noise model"),
             "VIGNCORR": (illumination is not None, "illumination divided out"),
             "VIGNFILE": (None if illumination is None else illumination.path.name, "the illumination"),
-            "FLATNORM": (None if illumination is None else illumination.level, "flat = FLATNORM x this x illum."),
+            "FLATNORM": (
+                None if illumination is None else illumination.level,
+                "flat = FLATNORM x this x illum.",
+            ),
         },
         uncert=sigma,
         dq=dq,
@@ -139,3 +146,34 @@ def write_master(record, config, combined, index, *, illumination, defects, card
         corrected=illumination is not None,
     )
     return path
+
+
+def write_sky_median(record, config, combined, index, cards):
+    """Write the median of the sky flats of one group, in ADU and normalised."""
+    flat = combined.flats[index]
+    _, sigma, dq = combined.master(index)
+    value = combined.sky_median(index)
+    sigma *= np.float32(noise.median_factor(len(flat.frames)) if config.shared.combine != "median" else 1.0)
+    frames, level = flat.frames, float(flat.levels.mean())
+    tail = "" if len(combined.flats) == 1 else f"_{flat.name.removeprefix('master_flat_')}"
+    sums = masters.input_datasums(frames, config.shared.jobs)
+    for what, scale, unit in (("", level, "adu"), ("_normalized", 1.0, "")):
+        path = record.claim(config.output_dir / SKY / f"master_flat_sky_median{what}{tail}.fits")
+        write_product(
+            path,
+            value * np.float32(scale),
+            prodtype="SKY_MEDIAN",
+            unit=unit,
+            cards={
+                **frames.cards(),
+                **cards,
+                "FILTER": (flat.filter, "filter"),
+                **flat.cards,
+                "LEVEL": (level, "[adu] mean level of the frames above the dark"),
+                "VIGNCORR": (False, "illumination divided out"),
+            },
+            uncert=sigma * np.float32(scale),
+            dq=dq,
+            inputs=frames.inputs(sums),
+        )
+        record.add_product(path, "SKY_MEDIAN", filter=flat.filter)

@@ -12,7 +12,14 @@ if not __package__:
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from utils.application.command import run_command
-from utils.application.options import COMBINE, CommandParser, SharedOptions, add_shared_options, both
+from utils.application.options import (
+    COMBINE,
+    CommandParser,
+    SharedOptions,
+    add_shared_options,
+    both,
+    positive_number,
+)
 
 FROM_FRAMES = ("select_frames", "dark", "levels")
 MODES = {
@@ -30,7 +37,9 @@ OPTIONS = {
     "dark-files-json": dict(type=Path, metavar="FILE", help="list of darks, instead of those found"),
     "dark-model": dict(type=Path, metavar="DIR", help="dark model, instead of the darks found"),
     "bias-model": dict(type=Path, metavar="DIR", help="bias model, instead of the bias frames found"),
-    "no-dark": dict(action="store_true", default=False, help="subtract no dark (the bias only, where there is one)"),
+    "no-dark": dict(
+        action="store_true", default=False, help="subtract no dark (the bias only, where there is one)"
+    ),
     "norm-method": dict(
         choices=("median", "mean", "max"), default="median", help="level by which a frame is normalised"
     ),
@@ -39,6 +48,18 @@ OPTIONS = {
     "empirical-json": dict(type=Path, metavar="FILE", help="vignetting as a smooth surface of the flat"),
     "t-ref": dict(type=float, metavar="T", help="reference of the model [degC] (default: mean of the set)"),
     "exp-ref": dict(type=float, metavar="t", help="reference of the model [s] (default: mean of the set)"),
+    "dead-limit": dict(
+        type=positive_number,
+        default=0.5,
+        metavar="PART",
+        help="dead below this part of the neighbours' response",
+    ),
+    "low-qe-limit": dict(
+        type=positive_number,
+        default=0.9,
+        metavar="PART",
+        help="low QE below this part of the neighbours' response",
+    ),
     "save-eval-fits": dict(action="store_true", default=False, help="maps of the evaluation as FITS too"),
 }
 
@@ -85,7 +106,11 @@ def build_parser():
     add_shared_options(parser, output_dir=Path("flat_output"))
     older = parser.add_argument_group("older names")
     older.add_argument(
-        *both("master-method"), dest="combine", choices=COMBINE, default=argparse.SUPPRESS, help="as --combine"
+        *both("master-method"),
+        dest="combine",
+        choices=COMBINE,
+        default=argparse.SUPPRESS,
+        help="as --combine",
     )
     older.add_argument(
         *both("no-save-plots"), dest="plots", action="store_const", const="none", default=argparse.SUPPRESS,
@@ -110,7 +135,13 @@ def main(argv):
     functions = steps()
     with (
         RunRecord(
-            shared.output_dir, "flat", args.mode, config, argv, dry_run=shared.dry_run, overwrite=shared.overwrite
+            shared.output_dir,
+            "flat",
+            args.mode,
+            config,
+            argv,
+            dry_run=shared.dry_run,
+            overwrite=shared.overwrite,
         ) as record,
         contextlib.ExitStack() as stack,
     ):

@@ -159,7 +159,10 @@ def _judge(sample, setting, known, flat_type):
     for index in np.flatnonzero(~(sample.levels > max(least, 0.0))):
         found.setdefault(
             int(index),
-            ("UNDEREXPOSED", f"level {sample.levels[index]:.1f} ADU above bias and dark, expected {least:.0f} or more"),
+            (
+                "UNDEREXPOSED",
+                f"level {sample.levels[index]:.1f} ADU above bias and dark, expected {least:.0f} or more",
+            ),
         )
     out = {*known, *found}
     member = np.array([i for i in range(sample.levels.size) if i not in out], int)
@@ -181,7 +184,10 @@ def _judge(sample, setting, known, flat_type):
         elif wide:
             found[int(index)] = ("SCATTER", times)
         elif uneven and flat_type != "sky":
-            found[int(index)] = ("LIGHT_LEAK", f"pattern differs by {sample.uneven[index]:.2%} over the frame")
+            found[int(index)] = (
+                "LIGHT_LEAK",
+                f"pattern differs by {sample.uneven[index]:.2%} over the frame",
+            )
     return {index: reason for index, reason in found.items() if index not in known}
 
 
@@ -204,3 +210,12 @@ def _saturation(groups, config, scale, peaks, samples):
 def describe_group(group):
     """Name a group of flats in words."""
     return f"{group.filter} at {label(group.temperature, 1)} degC, {group.exposure:g} s"
+
+
+def check_levels(flat):
+    """InputError where a frame of a group has no light."""
+    for entry, level in zip(flat.frames.entries, flat.levels, strict=True):
+        if not (math.isfinite(level) and level > 0):
+            raise InputError(
+                f"{entry['original_path']}: level {level:g} ADU, expected light above bias and dark"
+            )

@@ -63,7 +63,16 @@ def campaign(
     for number, name in enumerate(filters):
         where = folder if name is None else folder / name
         cards = {} if name is None else {"FILTER": name}
-        take(where, camera, "flat", plan, [seed, 3, number], start=START + 7200 * (1 + number), jitter=jitter, **cards)
+        take(
+            where,
+            camera,
+            "flat",
+            plan,
+            [seed, 3, number],
+            start=START + 7200 * (1 + number),
+            jitter=jitter,
+            **cards,
+        )
     return folder
 
 

@@ -28,21 +28,23 @@ def run(config, context):
     """Evaluate the model.
 
     Reads: masters, flat_model_fits/.
-    Writes: evaluation/evaluation_summary.{csv,png}, evaluation/<master>_{diff,mae,mape}.png, with --save-eval-fits .fits too
-    and <master>_synthetic.fits.
+    Writes: evaluation/evaluation_summary.{csv,png}; <master>_{diff,mae,mape}.png of the first and last master of a filter (all
+    with --plots all); with --save-eval-fits these maps of all masters as FITS, and <master>_synthetic.fits.
     """
     record = context.record
     with record.step("evaluate") as step:
         filters = models.open_masters(record)
         refs = record.products("FLAT_A", made_by="--mode full or fit_model")
         refs = [ref for ref in record.products() if ref.prodtype.startswith("FLAT_")]
-        rows, drawn = [], []
+        rows = []
         for masters in filters:
             model = models.FlatModel.load(refs, masters.filter, masters.shape, masters.paths[0])
-            own = _evaluate(masters, model)
-            rows += own
-            for index in range(len(masters.paths)):
-                drawn += _maps(config, record, masters, model, index)
+            rows += _evaluate(masters, model)
+            count = len(masters.paths)
+            pictured = {"none": (), "summary": (0, count - 1), "all": range(count)}[config.shared.plots]
+            for index in range(count):
+                if config.save_eval_fits or index in pictured:
+                    _maps(config, record, masters, model, index, index in pictured)
         path = record.claim(config.output_dir / SUMMARY)
         write_csv(path, rows, COLUMNS)
         record.add_product(path, "EVALUATION_SUMMARY")
@@ -105,11 +107,8 @@ def _at_end(values, index, tolerance):
     return rest.size > 0 and not rest.min() - tolerance <= values[index] <= rest.max() + tolerance
 
 
-def _maps(config, record, masters, model, index):
+def _maps(config, record, masters, model, index, pictures):
     """Maps of one master as FITS and PNG, as far as they are wanted."""
-    pictures = config.shared.plots != "none"
-    if not (pictures or config.save_eval_fits):
-        return []
     head = masters.headers[index]
     real = np.asarray(masters.values[index], np.float32)
     synthetic, error = model.evaluate(head["TEMP"], head["EXPTIME"])
@@ -145,7 +144,6 @@ def _maps(config, record, masters, model, index):
         from flat_pipeline.evaluation_pictures import draw_maps
 
         draw_maps(record, folder, name, head, {kind: image for kind, (image, _) in maps.items()})
-    return []
 
 
 _FROM_MASTER = (

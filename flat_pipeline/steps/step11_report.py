@@ -11,7 +11,10 @@ SECTIONS = (
     ("Illumination", "What the optics and the light do: smooth over the frame, divided out of the masters."),
     ("Master flats", "Response of every pixel, with its error."),
     ("Flat model", "flat(T, t) = A + B (T − T_REF) + C (t − E_REF) for every pixel."),
-    ("Evaluation", "The model against the masters it was fitted to, and against masters left out of the fit."),
+    (
+        "Evaluation",
+        "The model against the masters it was fitted to, and against masters left out of the fit.",
+    ),
 )
 
 

@@ -105,7 +105,9 @@ def _warn_of_distance(record, groups, source):
             held = what == "bias" and model.fixed_slope
             how = "the nearest temperature serves" if held else "it is extrapolated"
             shown = f"{label(model.t_min, 1)} to {label(model.t_max, 1)} degC"
-            record.warn(f"flats lie up to {distance:.1f} degC outside the temperatures of the {what} ({shown}): {how}")
+            record.warn(
+                f"flats lie up to {distance:.1f} degC outside the temperatures of the {what} ({shown}): {how}"
+            )
     if source.model is not None:
         low, high = source.model.e_min, source.model.e_max
         beyond = [group.exposure for group in groups if not 0.99 * low <= group.exposure <= 1.01 * high]

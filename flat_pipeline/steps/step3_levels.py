@@ -4,10 +4,9 @@ import math
 
 from flat_pipeline.noise_model import settle_noise
 from flat_pipeline.products import group_names
-from flat_pipeline.screening import describe_group, screen_flats
+from flat_pipeline.screening import check_levels, describe_group, screen_flats
 from utils.application.log import progress
 from utils.domain import flat_levels
-from utils.errors import InputError
 from utils.fits_io.naming import counted
 
 
@@ -38,7 +37,7 @@ def run(config, context):
                 )
                 - flat.drifts
             )
-            _check(flat)
+            check_levels(flat)
         for flat, name in zip(flats, group_names(flats), strict=True):
             flat.name = name
         settle_noise(flats, setting, source, config, record)
@@ -56,14 +55,10 @@ def run(config, context):
             )
         record.value("flats used", left, "frames", section="Frames")
         if math.isfinite(setting.saturation):
-            record.value(f"saturation ({setting.saturation_from})", setting.saturation, "adu", section="Camera")
+            record.value(
+                f"saturation ({setting.saturation_from})", setting.saturation, "adu", section="Camera"
+            )
         step.summary = f"{counted(left, 'flat')} in {counted(len(flats), 'group')}"
         if shared.dry_run:
             names = ", ".join(f"master_flat/{flat.name}.fits" for flat in flats)
             step.summary += f", would make {names}"
-
-
-def _check(flat):
-    for entry, level in zip(flat.frames.entries, flat.levels, strict=True):
-        if not (math.isfinite(level) and level > 0):
-            raise InputError(f"{entry['original_path']}: level {level:g} ADU, expected light above bias and dark")

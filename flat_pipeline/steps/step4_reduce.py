@@ -4,6 +4,7 @@ from flat_pipeline import frame_files
 from flat_pipeline.noise_model import base_variance
 from flat_pipeline.products import dark_cards
 from utils.application.log import progress
+from utils.fits_io.frame_stack import FrameStack
 from utils.fits_io.naming import counted
 
 
@@ -21,9 +22,11 @@ def run(config, context):
             flat.cards = dark_cards(pedestal)
             base = base_variance(setting, source.read_variance, pedestal.dark)
             frame_files.write_pedestal(config, record, flat, pedestal, base, setting)
-            for index, value, dq in frame_files.reduced_frames(flat, pedestal.value, setting):
-                number += 1
-                frame_files.write_frame(
-                    config, record, "FLAT_REDUCED", number, flat, index, value, dq, setting
-                )
+            with FrameStack(flat.frames.images) as stack:
+                for index in range(len(flat.frames)):
+                    value, dq = frame_files.reduced_frame(stack, flat, index, pedestal.value, setting)
+                    number += 1
+                    frame_files.write_frame(
+                        config, record, "FLAT_REDUCED", number, flat, index, value, dq, setting
+                    )
         step.summary = f"{counted(number, 'flat')} less bias and dark"

@@ -1,15 +1,17 @@
 """Write every flat divided by its level (mode normalize_only)."""
 
-import math
+from functools import partial
 
 import numpy as np
 
 from flat_pipeline import frame_files
-from flat_pipeline.noise_model import base_variance
+from flat_pipeline.cleaning import FrameReader, normalised_frames
+from flat_pipeline.combining import raw_stack
 from flat_pipeline.products import dark_cards
+from flat_pipeline.screening import check_levels
 from utils.application.log import progress
 from utils.domain import flat_levels
-from utils.errors import InputError
+from utils.fits_io.frame_stack import FrameStack
 from utils.fits_io.naming import counted
 from utils.fits_io.product_reader import read_product
 
@@ -35,35 +37,42 @@ def _from_frames(config, context):
     for flat in progress(context.flats, len(context.flats), "normalise flats"):
         pedestal = source.pedestal(flat.temperature, flat.exposure)
         flat.cards = dark_cards(pedestal)
-        base = base_variance(setting, source.read_variance, pedestal.dark)
-        frame_files.write_pedestal(config, record, flat, pedestal, base, setting)
-        for index, value, dq in frame_files.reduced_frames(flat, pedestal.value, setting):
-            number += 1
-            _write(config, record, number, flat, index, value, dq, setting)
+        stack = raw_stack(flat, pedestal, setting, source)
+        frame_files.write_pedestal(config, record, flat, pedestal, stack.base, setting)
+        with FrameStack(flat.frames.images) as frames:
+            reader = FrameReader(
+                stack,
+                partial(frame_files.reduced_frame, frames, flat, pedestal=pedestal.value, setting=setting),
+            )
+            numbers = range(number + 1, number + 1 + len(flat.frames))
+            number += _write(config, record, numbers, flat, reader, setting)
     return number
 
 
 def _from_files(config, context):
     record = context.record
-    refs = record.products("FLAT_REDUCED", made_by="--mode reduce_only, or give --basepath")
+    refs = record.products("FLAT_REDUCED")
     groups, setting = frame_files.load_groups(record, refs)
     count = 0
     for flat, numbers in progress(groups, len(groups), "normalise flats"):
         images = flat.frames.images
         rows = flat_levels.level_rows(images[0].shape)
         flat.levels = flat_levels.levels_of(images, 1.0, np.float32(0.0), rows, config.norm_method)
-        for index, number in enumerate(numbers):
+        check_levels(flat)
+        stack = frame_files.file_stack(record, flat, scales=1.0 / flat.levels)
+
+        def read(index, images=images):
             product = read_product(images[index].path)
-            _write(config, record, number, flat, index, product.data, product.dq, setting)
-            count += 1
+            return product.data, product.dq
+
+        count += _write(config, record, numbers, flat, FrameReader(stack, read), setting)
     return count
 
 
-def _write(config, record, number, flat, index, value, dq, setting):
-    level = float(flat.levels[index])
-    if not (math.isfinite(level) and level > 0):
-        path = flat.frames.entries[index]["original_path"]
-        raise InputError(f"{path}: level {level:g} ADU, expected light above bias and dark")
-    value /= np.float32(level)
-    more = {"LEVEL": (level, "[adu] level divided out")}
-    frame_files.write_frame(config, record, "FLAT_NORMALIZED", number, flat, index, value, dq, setting, more)
+def _write(config, record, numbers, flat, reader, setting):
+    for index, value, dq in normalised_frames(config, flat, reader, setting):
+        more = {"LEVEL": (float(flat.levels[index]), "[adu] level divided out")}
+        frame_files.write_frame(
+            config, record, "FLAT_NORMALIZED", numbers[index], flat, index, value, dq, setting, more
+        )
+    return len(numbers)

@@ -1,10 +1,16 @@
 """Combine the flats of every group; the results wait in a spool for illumination and pixel masks."""
 
+import tempfile
+from functools import partial
+from pathlib import Path
+
 from flat_pipeline import frame_files, illumination
+from flat_pipeline.cleaning import FrameReader, masked_stack
 from flat_pipeline.combining import CombinedFlats, raw_stack
 from flat_pipeline.products import dark_cards
 from utils.application.log import progress
 from utils.errors import InputError
+from utils.fits_io.frame_stack import FrameStack
 from utils.fits_io.naming import counted
 from utils.fits_io.spool import ArraySpool
 
@@ -35,13 +41,30 @@ def run(config, context):
                 factor = _factor(record, known, flat) if start == "FLAT_VIGNCORR" else None
                 combined.add(frame_files.file_stack(record, flat, factor))
                 continue
-            pedestal = context.dark.pedestal(flat.temperature, flat.exposure)
-            flat.cards = dark_cards(pedestal)
-            combined.add(raw_stack(flat, pedestal, context.setting, context.dark))
+            _add_raw(config, context, combined, flat)
         combined.finish()
         context.combined = combined
         frames = sum(len(flat.frames) for flat in combined.flats)
-        step.summary = f"{counted(len(combined.flats), 'group')} of {counted(frames, 'frame')} ({config.shared.combine})"
+        step.summary = (
+            f"{counted(len(combined.flats), 'group')} of {counted(frames, 'frame')} ({config.shared.combine})"
+        )
+
+
+def _add_raw(config, context, combined, flat):
+    """Combine the raw frames of a group: streamed, or frame by frame where something has to be masked."""
+    setting = context.setting
+    pedestal = context.dark.pedestal(flat.temperature, flat.exposure)
+    flat.cards = dark_cards(pedestal)
+    stack = raw_stack(flat, pedestal, setting, context.dark)
+    if config.flat_type == "lab":
+        combined.add(stack)
+        return
+    with (
+        tempfile.TemporaryDirectory(dir=config.output_dir, prefix=".flats-") as folder,
+        FrameStack(flat.frames.images) as frames,
+    ):
+        read = partial(frame_files.reduced_frame, frames, flat, pedestal=pedestal.value, setting=setting)
+        combined.add(masked_stack(config, flat, FrameReader(stack, read), setting, Path(folder)))
 
 
 def _factor(record, known, flat):

@@ -4,7 +4,7 @@ import numpy as np
 
 from flat_pipeline import defects, illumination
 from flat_pipeline.frame_files import listed
-from flat_pipeline.products import setting_cards, write_master
+from flat_pipeline.products import setting_cards, write_master, write_sky_median
 from utils.application.log import progress
 from utils.fits_io.naming import counted
 
@@ -13,7 +13,7 @@ def run(config, context):
     """Judge pixels and write the masters.
 
     Reads: the combined flats of step 6, the illumination of step 7 (in mode make_master: vignetting/ of run.json).
-    Writes: master_flat/master_flat_{FILTER}_T{T}_E{t}.fits.
+    Writes: master_flat/master_flat_{FILTER}_T{T}_E{t}.fits; of sky flats sky_median/ too.
     """
     record, combined = context.record, context.combined
     with record.step("masters") as step:
@@ -22,7 +22,7 @@ def run(config, context):
             found = illumination.load_illuminations(listed(record, "VIGNETTING"))
         judged = {}
         for name in dict.fromkeys(flat.filter for flat in combined.flats):
-            judged[name] = _judge(record, combined, name, found.get(name))
+            judged[name] = _judge(config, record, combined, name, found.get(name))
         cards = setting_cards(config, context.setting)
         for index in progress(range(len(combined.flats)), len(combined.flats), "masters"):
             name = combined.flats[index].filter
@@ -35,21 +35,23 @@ def run(config, context):
                 defects=judged[name].dq,
                 cards={**cards, **judged[name].cards()},
             )
+            if combined.sky:
+                write_sky_median(record, config, combined, index, {**cards, **judged[name].cards()})
         record.value("scatter over the noise model", combined.excess, section="Camera")
         what = "pixel response" if found else "response and illumination"
         step.summary = f"{counted(len(combined.flats), 'master')} ({what})"
 
 
-def _judge(record, combined, name, found):
+def _judge(config, record, combined, name, found):
     flat, sigma = combined.of_filter(name)
     if found is not None:
         factor = found.factor()
         with np.errstate(divide="ignore", invalid="ignore"):
             flat = flat / factor
             sigma = sigma / factor
-    judged = defects.judge_pixels(flat, sigma, combined.noise.noisy)
+    judged = defects.judge_pixels(flat, sigma, combined.noise.noisy, config)
     section = f"Pixels, {name}"
-    record.value("PRNU", 100 * judged.prnu, "percent", 100 * judged.prnu_error, section=section)
+    record.value("PRNU", 100 * judged.prnu.value, "percent", 100 * judged.prnu.error, section=section)
     for word, number in judged.counts().items():
         record.value(f"{word} pixels", number, "pixels", section=section)
     return judged

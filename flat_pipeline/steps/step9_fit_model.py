@@ -35,7 +35,9 @@ def _say(record, masters, design, coeff, cov, chi2, dq):
     for number, term in enumerate(models.TERMS):
         if design.fitted[number]:
             unit = models.UNITS[term]
-            record.value(f"{term} (median pixel)", float(np.nanmedian(coeff[number][good])), unit, section=section)
+            record.value(
+                f"{term} (median pixel)", float(np.nanmedian(coeff[number][good])), unit, section=section
+            )
             record.value(
                 f"error of {term} (median pixel)", float(np.sqrt(np.nanmedian(cov[number][good]))), unit, section=section
             )  # fmt: skip

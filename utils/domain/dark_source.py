@@ -189,7 +189,8 @@ class DarkSource:
             self._bias_slope(temperature) + growth,
             dark_temperature=temperature,
             dark_exposure=exposure,
-            extrapolated=model.extrapolates(temperature, exposure) or self.bias.model.extrapolates(temperature),
+            extrapolated=model.extrapolates(temperature, exposure)
+            or self.bias.model.extrapolates(temperature),
         )
 
     def _of_darks(self, group, temperature, exposure):
@@ -243,9 +244,7 @@ class DarkSource:
             pooled.add(result, 1.0)
             noise = pooled.finish(sigma, screening.lsb)
             variance = np.square(noise.standard_error(result.n_used, 1.0, self.options.method, screening.lsb))
-            words = (
-                f"master of {len(own.frames)} darks at {label(group.temperature, 1)} degC, {group.exposure:g} s"
-            )
+            words = f"master of {len(own.frames)} darks at {label(group.temperature, 1)} degC, {group.exposure:g} s"
             if len(self._kept) >= MOST_KEPT:
                 self._kept.pop(next(iter(self._kept)))
             self._kept[id(group)] = (result.value, variance, words)
@@ -344,7 +343,9 @@ def check_dark_model(model, folder, image, entry, adu_scale, what):
     """Refuse a dark model of another shape, gain, binning or ADU scale than the frames; names both."""
     head = model.header
     if model.shape != tuple(image.shape):
-        raise InputError(f"{folder}: dark model of shape {model.shape}, expected {tuple(image.shape)} as {what}")
+        raise InputError(
+            f"{folder}: dark model of shape {model.shape}, expected {tuple(image.shape)} as {what}"
+        )
     scale = float(head.get("ADUSCALE", 1.0))
     if adu_scale is not None and not math.isclose(scale, adu_scale):
         raise InputError(f"{folder}: ADUSCALE {scale:g}, expected {adu_scale:g} as {what}")

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from utils.fits_io.frame_sample import spread_rows
 from utils.fits_io.frame_stack import FrameStack
 from utils.kernels import noise
 from utils.kernels.flat_level import frame_level
@@ -19,10 +20,9 @@ TILES = (2, 4)
 
 
 def level_rows(shape):
-    """Rows that tell the level of a frame: whole small frames, 16 rows of large ones, evenly spaced."""
+    """Rows that tell the level of a frame: all of small frames, some of large ones, evenly spaced."""
     ny, nx = shape
-    count = min(ny, max(FEWEST_ROWS, -(-LEVEL_VALUES // nx)))
-    return np.arange(ny) if count >= ny else np.linspace(0, ny - 1, count + 2)[1:-1].astype(int)
+    return spread_rows(ny, max(FEWEST_ROWS, -(-LEVEL_VALUES // nx)))
 
 
 def levels_of(images, adu_scale, pedestal_rows, rows, method, saturation=math.inf, lost=None):

@@ -40,10 +40,21 @@ class GroupSample:
 
 
 def sample_rows(shape, n):
-    """Return the rows of a frame that are sampled: at most 16, evenly spaced, fewer for many frames."""
+    """Return the rows of a frame that are sampled: at most 16, fewer for many frames, as `spread_rows`."""
     ny, nx = shape
-    count = int(min(16, ny, max(2, SAMPLE_VALUES // (n * nx))))
-    return np.unique(np.linspace(0, ny - 1, count + 2)[1:-1].astype(int)) if ny > 2 else np.arange(ny)
+    return spread_rows(ny, int(min(16, ny, max(2, SAMPLE_VALUES // (n * nx)))))
+
+
+def spread_rows(ny, count):
+    """Return about ``count`` of ``ny`` rows, evenly spaced, even and odd ones in turn.
+
+    Interlaced sensors and mosaics differ from one row to the next: an even spacing would see one kind only.
+    """
+    if ny <= 2 or count >= ny:
+        return np.arange(ny)
+    rows = np.linspace(0, ny - 1, count + 2)[1:-1].astype(int)
+    rows += (rows + np.arange(rows.size)) % 2
+    return np.unique(np.minimum(rows, ny - 1))
 
 
 def sample_group(images, jobs=1, ceiling=None):

@@ -1,0 +1,118 @@
+"""Pictures of masters, illumination and model, from what run.json lists."""
+
+import numpy as np
+
+from flat_pipeline import illumination, models
+from flat_pipeline.evaluation_pictures import draw
+from flat_pipeline.frame_files import listed
+from flat_pipeline.products import filter_names
+from utils.fits_io.product_reader import read_plane, read_product
+from utils.kernels import pixel_response
+
+FIGURES = "figures"
+_BINS_OF_PRNU = 512
+
+
+def draw_all(config, record, context):
+    """Draw what the products allow."""
+    kinds = {ref.prodtype for ref in listed(record)}
+    if context.flats and all(flat.levels is not None for flat in context.flats):
+        _draw_levels(config, record, context.flats)
+    known = illumination.load_illuminations(listed(record, "VIGNETTING"))
+    names = filter_names(known)
+    for name, found in known.items():
+        _draw_illumination(config, record, found, names[name])
+    if "MASTER_FLAT" in kinds:
+        filters = models.open_masters(record)
+        names = filter_names([masters.filter for masters in filters])
+        for masters in filters:
+            _draw_masters(config, record, masters, known.get(masters.filter), names[masters.filter])
+    if "FLAT_A" in kinds:
+        _draw_model(config, record)
+
+
+def _draw_levels(config, record, flats):
+    from flat_pipeline import figures
+
+    groups = [(flat.name.removeprefix("master_flat_"), flat.levels) for flat in flats]
+    draw(record, config.output_dir / FIGURES / "levels.png", figures.levels(groups), "levels", "Frames")
+
+
+def _draw_illumination(config, record, found, spelled):
+    from flat_pipeline import figures
+
+    path = config.output_dir / FIGURES / f"illumination_{spelled}.png"
+    figure = figures.illumination_map(found.value, found.filter, found.model)
+    draw(record, path, figure, "illumination_map", "Illumination")
+
+
+def _draw_masters(config, record, masters, found, spelled):
+    """Map, response histogram, profiles of the middle master of a filter (of all with --plots all)."""
+    from flat_pipeline import figures
+
+    folder = config.output_dir / FIGURES
+    count = len(masters.paths)
+    for index in range(count) if config.shared.plots == "all" else [count // 2]:
+        head = masters.headers[index]
+        value = np.asarray(masters.values[index], np.float32)
+        sigma = np.asarray(masters.sigmas[index], np.float32)
+        good = models.speaking(masters.dqs[index]) & np.isfinite(value)
+        corrected = bool(head["VIGNCORR"])
+        figure = figures.master_map(
+            value, masters.filter, head["TEMP"], head["EXPTIME"], head["NCOMBINE"], corrected
+        )
+        stem = masters.paths[index].stem
+        draw(record, folder / f"{stem}.png", figure, "master_map", "Master flats")
+        _draw_histogram(record, folder / f"response_{stem}.png", value, sigma, good, masters.filter)
+        flat, model = value, None
+        if found is not None:
+            model = found.value
+            flat = value * model if corrected else value / np.float32(found.level)
+        figure = figures.profiles(flat, model, masters.filter)
+        draw(record, folder / f"profiles_{stem}.png", figure, "profiles", "Master flats")
+        if found is not None and index == count // 2:
+            centre = _centre(found, value.shape)
+            figure = figures.radial_profile(flat, model, centre, good, masters.filter)
+            path = folder / f"radial_profile_{spelled}.png"
+            draw(record, path, figure, "radial_profile", "Illumination")
+
+
+def _draw_histogram(record, path, value, sigma, good, name):
+    """Response of good pixels about their neighbourhood, with the PRNU."""
+    from flat_pipeline import figures
+
+    measured = pixel_response.prnu(value, sigma, good)
+    if not np.isfinite(measured.value):
+        return
+    with np.errstate(invalid="ignore", divide="ignore"):
+        ratio = value / pixel_response.local_median(value, good)
+    figure = figures.response_histogram(ratio[good], measured.value, measured.error, measured.noise, name)
+    draw(record, path, figure, "response_histogram", "Master flats")
+
+
+def _centre(found, shape):
+    head = read_product(found.path).header
+    return head.get("X0", (shape[1] - 1) / 2), head.get("Y0", (shape[0] - 1) / 2)
+
+
+def _draw_model(config, record):
+    from flat_pipeline import figures
+
+    folder, section = config.output_dir / FIGURES, "Flat model"
+    refs = [ref for ref in record.products() if ref.prodtype.startswith("FLAT_")]
+    names = filter_names([ref.facts["filter"] for ref in refs if ref.prodtype == "FLAT_A"])
+    for ref in refs:
+        name = ref.facts.get("filter")
+        tail = f"_{names[name]}" if len(names) > 1 else ""
+        term = ref.prodtype.removeprefix("FLAT_")
+        if term in models.TERMS:
+            product = read_product(ref.path)
+            if not np.nanmax(np.abs(product.data)) > 0:
+                continue  # a term that is not constrained is 0 everywhere
+            image = np.where(models.speaking(product.dq), product.data, np.float32(np.nan))
+            figure = figures.term_map(image, term, models.UNITS[term], name)
+            draw(record, folder / f"flat_{term}{tail}.png", figure, f"{term.lower()}_map", section)
+        elif term == "COVARIANCE":
+            chi2 = read_plane(ref.path, "CHI2_RED")
+            if np.isfinite(chi2).any():
+                draw(record, folder / f"chi2{tail}.png", figures.chi2_map(chi2, name), "chi2_map", section)
