@@ -4,8 +4,8 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
-from flat_pipeline.json_inputs import read_illumination
 from utils.application.options import SharedOptions
+from utils.domain import lens_profiles
 from utils.errors import OptionError
 
 FLAT_TYPES = ("lab", "sky", "satellite")
@@ -31,8 +31,8 @@ class FlatConfig:
     shared : options that all pipelines know.  flat_type : 'lab', 'sky' or 'satellite'.  dark_files_json : list of darks.
     dark_model, bias_model : folders of models.  no_dark : subtract no dark.  norm_method : level of a frame.
     lensfun_json, radial_json, empirical_json : illumination instead of a fit.  t_ref [degC], exp_ref [s] : of the flat
-    model, None = mean of the set.  save_eval_fits : write the maps of the evaluation too.  dead_limit, low_qe_limit : parts of
-    the neighbours' response.
+    model, None = mean of the set.  save_eval_fits : write the maps of the evaluation too.  dead_limit, low_qe_limit :
+    parts of the neighbours' response.
     """
 
     shared: SharedOptions
@@ -74,7 +74,13 @@ class FlatConfig:
                 " 0 < dead < low QE < 1"
             )
         # Read now: what is wrong in them is told before the frames are looked at.
-        object.__setattr__(self, "_illumination", read_illumination(self.illumination_files()))
+        read = {
+            "lensfun": lens_profiles.read_lensfun,
+            "radial": lens_profiles.read_radial,
+            "empirical": lens_profiles.read_empirical,
+        }
+        given = [read[kind](path) for kind, path in self.illumination_files().items() if path is not None]
+        object.__setattr__(self, "_illumination", given[0] if given else None)
 
     def check_mode(self, mode):
         """Refuse options that the mode cannot use."""
@@ -92,7 +98,7 @@ class FlatConfig:
 
     @property
     def illumination(self):
-        """Illumination asked for: (kind, entries of its JSON), or None to fit the radial model."""
+        """Illumination asked for, `RadialProfile` or `EmpiricalProfile`; None to fit the radial model."""
         return self._illumination
 
     @property

@@ -29,6 +29,7 @@ from utils.application.plots import (
     map_with_histogram,
     panels_figure,
 )
+from utils.fits_io.naming import label as label_of
 
 TEMPERATURE = "temperature [°C]"
 ANNULI = 60
@@ -94,19 +95,21 @@ def radial_profile(flat, model, centre, usable, name):
     )
     index = np.minimum((radius / max(radius.max(), 1e-9) * ANNULI).astype(int), ANNULI - 1)
     count = np.bincount(index, minlength=ANNULI)
+    order = np.argsort(index, kind="stable")
+    rings = np.split(order, np.cumsum(count)[:-1])
 
-    def mean(values):
-        with np.errstate(invalid="ignore", divide="ignore"):
-            return np.bincount(index, values, ANNULI) / count
+    def middle(values):
+        # Medians: dust and defects do not speak for their annulus.
+        return np.array([np.median(values[ring]) if ring.size else np.nan for ring in rings])
 
-    at, measured, expected = mean(radius), mean(value), mean(fitted)
-    spread = np.sqrt(
-        np.maximum(mean((value - fitted) ** 2) - (measured - expected) ** 2, 0.0) / np.maximum(count, 1)
-    )
+    at, expected = middle(radius), middle(fitted)
+    measured = expected * middle(value / fitted)
+    scatter = np.array([robust_scale((value / fitted)[ring])[1] if ring.size else np.nan for ring in rings])
+    spread = 1.2533 * scatter * expected / np.sqrt(np.maximum(count, 1))
     shown = count > 10
     one = Series(
         at[shown], 100 * measured[shown], sigma=100 * spread[shown], model=100 * expected[shown],
-        line=(at[shown], 100 * expected[shown]), label="flat (means of annuli) and model",
+        line=(at[shown], 100 * expected[shown]), label="flat (medians of annuli) and model",
     )  # fmt: skip
     return fit_figure(
         [one],
@@ -195,7 +198,7 @@ def heat(values, temperatures, exposures, label, title):
     """Error of the model over temperature and exposure."""
     return heat_map(
         values,
-        rows=[f"{t:.1f}" for t in temperatures],
+        rows=[label_of(t, 1) for t in temperatures],
         columns=[f"{e:g}" for e in exposures],
         label=label,
         row_label=TEMPERATURE,

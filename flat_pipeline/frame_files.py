@@ -170,7 +170,7 @@ def setting_of(head):
 
 
 def file_stack(record, flat, factor=None, scales=None):
-    """Stack of normalised frames in files: corrected ones with the ``factor`` that was divided out, reduced ones with scales.
+    """Stack of frames in files: corrected ones with the ``factor`` that was divided out, reduced ones with scales.
 
     Reads: the PEDESTAL of the group in run.json, for the errors.
     """

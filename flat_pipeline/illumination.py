@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 
 from flat_pipeline.products import VIGNETTING, filter_names
+from utils.domain.lens_profiles import EmpiricalProfile
 from utils.errors import InputError
 from utils.fits_io.product_reader import read_product
 from utils.fits_io.products import write_product
 from utils.kernels import illumination as kernel
-from utils.kernels import illumination_surfaces as surfaces
+from utils.kernels.illumination_surfaces import fit_polynomial
 
 SUMMARY = "vignetting_model.json"
 LED_DEGREE = 6
@@ -47,15 +48,29 @@ def find_illumination(config, name, flat, sigma, usable):
     flat, sigma : (ny, nx) float32.  usable : (ny, nx) bool.  Returns `Illumination`.
     Raises InputError where the flat does not allow it.
     """
-    asked = config.illumination
-    if config.flat_type == "satellite" and (asked is None or asked[0] != "empirical"):
-        return _satellite(config, name, flat, sigma, usable, asked)
-    if asked is None:
+    profile = config.illumination
+    empirical = isinstance(profile, EmpiricalProfile)
+    if config.flat_type == "satellite" and not empirical:
+        return _satellite(name, flat, sigma, usable, profile)
+    if profile is None:
         return _radial(name, flat, sigma, usable)
-    kind, given = asked
-    if kind == "empirical":
-        return _surface(name, flat, sigma, usable, given)
-    return _given(name, flat, sigma, usable, kind, given)
+    if empirical:
+        fit = _fitting(name, profile.fit, flat, sigma, usable)
+        numbers = {"model": profile.method, "amount": profile.amount} | _of_quality(fit.quality)
+        words = f"{profile.words} of the flat"
+        return Illumination(
+            name, fit.value, fit.sigma, fit.quality.level, words, numbers, fit, fit.quality.notes
+        )
+    model = profile.model(flat.shape)
+    value, error = model.evaluate()
+    ratio = np.where(usable, flat / value, np.nan)
+    level = float(np.nanmedian(ratio))
+    return Illumination(name, value, error, level, profile.words, _of_profile(model), notes=profile.notes)
+
+
+def _of_profile(model):
+    numbers = {"model": "pa", "equation": kernel.EQUATION}
+    return numbers | {key: float(getattr(model, key)) for key in kernel.PARAMETERS}
 
 
 def _fitting(name, function, *arguments, **words):
@@ -92,71 +107,26 @@ def _of_quality(quality):
     }
 
 
-def _surface(name, flat, sigma, usable, given):
-    method = given["method"]
-    if method == "polynomial":
-        fit = _fitting(name, surfaces.fit_polynomial, flat, sigma, usable, degree=int(given["degree"]))
-    elif method == "gaussian":
-        fit = _fitting(name, surfaces.smooth_gaussian, flat, sigma, usable, width=float(given["sigma"]))
-    else:
-        fit = _fitting(name, surfaces.smooth_median, flat, sigma, usable, width=int(given["size"]))
-    numbers = {"model": method, **{key: value for key, value in given.items() if key != "method"}}
-    numbers |= _of_quality(fit.quality)
-    words = f"{method} surface of the flat"
-    return Illumination(name, fit.value, fit.sigma, fit.quality.level, words, numbers, fit, fit.quality.notes)
-
-
-def _given(name, flat, sigma, usable, kind, given):
-    model, words, numbers = given_model(flat.shape, kind, given)
-    value, error = model.evaluate()
-    if not value.min() > 0:
-        raise InputError(
-            f"illumination of filter {name}: {words} falls to {value.min():.3g}, expected more than 0"
-        )
-    ratio = np.where(usable, flat / value, np.nan)
-    return Illumination(name, value, error, float(np.nanmedian(ratio)), words, numbers)
-
-
-def given_model(shape, kind, given):
-    """Radial model of a lens profile or of coefficients: `RadialModel`, words, numbers."""
-    if kind == "radial":
-        centre = given.get("center")
-        model = kernel.radial_model(shape, given["k1"], given["k2"], given["k3"], centre)
-        words = "radial model, given"
-    elif "model" in given:
-        model = kernel.radial_model(shape, given["k1"], given["k2"], given["k3"])
-        words = "lensfun pa coefficients, given"
-    else:
-        from utils.domain.lens_profiles import lens_vignetting
-
-        profile = lens_vignetting(**given)
-        model = kernel.radial_model(shape, *profile.coefficients)
-        words = f"lensfun: {profile.lens} on {profile.camera}"
-    numbers = {"model": "pa", "equation": kernel.EQUATION, "given": given}
-    numbers |= {key: float(getattr(model, key)) for key in kernel.PARAMETERS}
-    return model, words, numbers
-
-
-def _satellite(config, name, flat, sigma, usable, asked):
-    """Pattern of the lamps, large scale, together with the vignetting; the given one apart where there is one."""
+def _satellite(name, flat, sigma, usable, profile):
+    """Pattern of the lamps, large scale, together with the vignetting; a given one stays apart."""
     vignetting = None
-    if asked is not None:
-        model, words, numbers = given_model(flat.shape, *asked)
+    if profile is not None:
+        model = profile.model(flat.shape)
         vignetting = model.evaluate()[0]
         flat, sigma = flat / vignetting, sigma / vignetting
-    fit = _fitting(name, surfaces.fit_polynomial, flat, sigma, usable, degree=LED_DEGREE)
+    fit = _fitting(name, fit_polynomial, flat, sigma, usable, degree=LED_DEGREE)
     lamps = {"model": "polynomial", "degree": LED_DEGREE, "of": "lamp pattern"} | _of_quality(fit.quality)
+    level, notes = fit.quality.level, fit.quality.notes
     if vignetting is None:
         lamps["of"] = "lamp pattern and vignetting together"
         words = "polynomial of lamp pattern and vignetting together"
-        return Illumination(
-            name, fit.value, fit.sigma, fit.quality.level, words, lamps, fit, fit.quality.notes
-        )
-    value = fit.value * vignetting
+        return Illumination(name, fit.value, fit.sigma, level, words, lamps, fit, notes)
+    words = f"{profile.words}, times polynomial of the lamp pattern"
+    numbers = _of_profile(model) | {"lamps": lamps}
+    notes = (*notes, *profile.notes)
     return Illumination(
-        name, value, fit.sigma * vignetting, fit.quality.level, f"{words}, times polynomial of the lamp pattern",
-        numbers | {"lamps": lamps}, fit, fit.quality.notes,
-    )  # fmt: skip
+        name, fit.value * vignetting, fit.sigma * vignetting, level, words, numbers, fit, notes
+    )
 
 
 def write_illumination(config, record, found, cards, path):

@@ -15,7 +15,7 @@ DISAGREES = 0.15
 def settle_noise(flats, setting, source, config, record):
     """Set gain and read noise of ``setting`` and say where they come from.
 
-    The gain is that of --gain or --detector, else of the frames' headers, else of the bias, else of the scatter of the stacks.
+    The gain is that of --gain or --detector, else of the headers, else of the bias, else of the scatter of the stacks.
     """
     read, detector = source.read_variance, config.shared.load_detector()
     known = read is not None or (detector is not None and detector.read_noise is not None)

@@ -1,7 +1,7 @@
 """Flats after the screen: which belong together, what saturates them, what an electron is worth."""
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -12,7 +12,7 @@ from utils.errors import InputError
 from utils.fits_io.frame_sample import sample_group, sample_rows
 from utils.fits_io.naming import label
 from utils.kernels import adu_scale as stored_step
-from utils.kernels import screen
+from utils.kernels import saturation, screen
 
 SCATTER = 3.0
 """A frame that scatters about its group so many times more than the others do does not belong to it."""
@@ -90,7 +90,7 @@ def screen_flats(groups, config, source, record, progress=None):
     out go to the record.  Raises InputError where no flat is left.
     """
     scale = source.adu_scale or config.stored_scale
-    samples, faults, votes, peaks = [], [], [], []
+    samples, faults, votes, tops = [], [], [], []
     jobs = config.shared.jobs
     limits = screen.ScreenLimits()
     for group in groups if progress is None else progress(groups, len(groups), "screen flats"):
@@ -102,7 +102,7 @@ def screen_flats(groups, config, source, record, progress=None):
         where = sample_rows(group.images[0].shape, len(group))
         pedestal = source.at_rows(where).pedestal(group.temperature, group.exposure).value
         rows = taken.rows if scale in (None, 1.0) else taken.rows / np.float32(scale)
-        peaks += _peaks(rows)
+        tops += [saturation.describe_frame(one) for one in rows]
         samples.append(flat_levels.sample_flats(rows, pedestal))
         faults.append(found)
     factor = stored_step.shared_factor(votes)
@@ -114,16 +114,19 @@ def screen_flats(groups, config, source, record, progress=None):
     if scale is None:
         scale = float(factor)
         samples = [one.scaled(scale) for one in samples]
-        peaks = [peak / np.float32(scale) for peak in peaks]
+        tops = [_scaled(top, scale) for top in tops]
+    level, told_by, showing = _saturation(groups, config, float(scale), tops)
     setting = Setting(
         float(scale),
         factor / scale,
         all(image.bitpix < 0 for group in groups for image in group.images),
-        *_saturation(groups, config, float(scale), peaks, samples),
+        level,
+        told_by,
     )
+    showing = np.split(showing, np.cumsum([len(group) for group in groups])[:-1])
     flats = []
-    for group, sample, found in zip(groups, samples, faults, strict=True):
-        found |= _judge(sample, setting, found, config.flat_type)
+    for group, sample, found, full in zip(groups, samples, faults, showing, strict=True):
+        found |= _judge(sample, setting, found, full, config.flat_type)
         for index, (code, detail) in sorted(found.items()):
             record.reject(group.entries[index]["original_path"], f"{code}: {detail}")
         keep = [index for index in range(len(group)) if index not in found]
@@ -145,13 +148,15 @@ def _subset(sample, keep):
     )  # fmt: skip
 
 
-def _judge(sample, setting, known, flat_type):
+def _judge(sample, setting, known, full, flat_type):
     """Frames that are saturated, too faint, or not like their group: {index: (code, detail)}."""
     found = {}
     for index in np.flatnonzero(~np.isfinite(sample.levels)):
         found[int(index)] = ("NO_DATA", "no finite sample")
     saturated = sample.saturated(setting.saturation)
     at = f"{setting.saturation:.6g} ADU ({setting.saturation_from})"
+    for index in np.flatnonzero(full):
+        found[int(index)] = ("SATURATED", f"{setting.saturation_from}, {at}")
     for index in np.flatnonzero(saturated > SATURATED_FRACTION):
         part = "more than 2 %" if saturated[index] == 1.0 else f"{saturated[index]:.1%}"
         found[int(index)] = ("SATURATED", f"{part} of the sampled pixels reach {at}")
@@ -191,20 +196,26 @@ def _judge(sample, setting, known, flat_type):
     return {index: reason for index, reason in found.items() if index not in known}
 
 
-def _peaks(rows):
-    """Samples of single frames that tell where the range ends: a few thousand of each."""
-    step = max(1, rows[0].size // 8192)
-    return [np.array(one.reshape(-1)[::step], np.float32) for one in rows]
+def _scaled(top, factor):
+    """What one frame tells of its top, with ADU divided by ``factor``."""
+    names = ("level", "lower", "upper", "median", "pile", "step")
+    parts = {name: getattr(top, name) / factor for name in names}
+    return replace(top, **parts, var=top.var / factor**2)
 
 
-def _saturation(groups, config, scale, peaks, samples):
-    """Saturation level [product ADU] and where it is known from."""
-    top = converter_maximum(groups, scale)
+def _saturation(groups, config, scale, tops):
+    """Saturation level [product ADU], where it is known from, and the frames that show it (n,) bool."""
+    highest = converter_maximum(groups, scale)
+    nothing = np.zeros(len(tops), bool)
     if config.saturation is not None:
-        return float(config.saturation), "--saturation"
+        return float(config.saturation), "--saturation", nothing
     if any(entry["saturate"] for group in groups for entry in group.entries):
-        return top, "SATURATE card"
-    return top, "range of the converter"
+        return highest, "SATURATE card", nothing
+    exposures = [group.exposure for group in groups for _ in range(len(group))]
+    found = saturation.saturation_level(tops, highest, exposures)
+    if math.isfinite(found.level) and found.level < highest:
+        return found.level, found.reason, found.frames
+    return highest, "range of the converter", nothing
 
 
 def describe_group(group):

@@ -17,7 +17,7 @@ NUMBERS = {"numpy", "scipy"}
 THIRD_PARTY = {
     "kernels": NUMBERS,
     "fits_io": NUMBERS | {"astropy"},
-    "domain": NUMBERS | {"astropy", "lensfunpy"},
+    "domain": NUMBERS | {"astropy", "astroscrappy", "lensfunpy", "photutils"},
     "application": NUMBERS | {"astropy", "matplotlib", "pandas", "tqdm", "jinja2"},
 }
 ANY_REQUIREMENT = THIRD_PARTY["application"]

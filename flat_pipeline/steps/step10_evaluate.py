@@ -28,8 +28,8 @@ def run(config, context):
     """Evaluate the model.
 
     Reads: masters, flat_model_fits/.
-    Writes: evaluation/evaluation_summary.{csv,png}; <master>_{diff,mae,mape}.png of the first and last master of a filter (all
-    with --plots all); with --save-eval-fits these maps of all masters as FITS, and <master>_synthetic.fits.
+    Writes: evaluation/evaluation_summary.{csv,png}; <master>_{diff,mae,mape}.png of the first and last master of a filter
+    (all with --plots all); with --save-eval-fits these maps of all masters as FITS, and <master>_synthetic.fits.
     """
     record = context.record
     with record.step("evaluate") as step:

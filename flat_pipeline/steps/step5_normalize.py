@@ -24,10 +24,8 @@ def run(config, context):
     """
     record = context.record
     with record.step("normalize") as step:
-        if context.flats is not None:
-            number = _from_frames(config, context)
-        else:
-            number = _from_files(config, context)
+        from_frames = context.flats is not None
+        number = (_from_frames if from_frames else _from_files)(config, context)
         step.summary = f"{counted(number, 'flat')} divided by their level ({config.norm_method})"
 
 

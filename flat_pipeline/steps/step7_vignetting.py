@@ -21,8 +21,9 @@ def run(config, context):
     flat_vignetting_corrected/<n>_vigncorr.fits for the normalised frames.  Sets ``context.illumination``.
     """
     record = context.record
+    # Before the step begins: what it made in an earlier run is no product of this one.
+    flats = _of_combined(context) if context.combined is not None else _of_masters(context)
     with record.step("vignetting") as step:
-        flats = _of_combined(context) if context.combined is not None else _of_masters(context)
         names = list(flats)
         summary = {}
         for name, (flat, sigma, usable) in flats.items():
@@ -79,8 +80,10 @@ def _of_masters(context):
             factor = known[masters.filter].factor()
             flat, sigma = flat * factor, sigma * factor
         context.filter_cards[masters.filter] = {
-            **header_from_inputs(masters.headers), "CALTYPE": "FLAT", "NCOMBINE": sum(h["NCOMBINE"] for h in masters.headers)
-        }  # fmt: skip
+            **header_from_inputs(masters.headers),
+            "CALTYPE": ("FLAT", "kind of the frames"),
+            "NCOMBINE": (sum(head["NCOMBINE"] for head in masters.headers), "frames behind the masters"),
+        }
         found[masters.filter] = flat, sigma, np.isfinite(flat) & ~noisy
     return found
 

@@ -100,9 +100,10 @@ class DarkSource:
                 extrapolated=outside,
             )  # fmt: skip
         if self.darks and not self.no_dark:
+            at = f"flats at {label(temperature, 1)} degC, {exposure:g} s"
             raise InputError(
-                f"flats at {label(temperature, 1)} degC, {exposure:g} s: no bias, and {self.why_none(temperature, exposure)};"
-                " expected bias frames or --bias-model DIR, darks of the same exposure, or --no-dark"
+                f"{at}: no bias, and {self.why_none(temperature, exposure)}; expected bias frames, --bias-model DIR, darks"
+                " of the same exposure, or --no-dark"
             )
         zero = np.zeros(self.shape, np.float32)
         return Pedestal(zero, zero.copy(), None, "nothing", "nothing")

@@ -1,0 +1,180 @@
+"""Every mode of the flat pipeline in a fresh process on a copy of an earlier output folder; the same products as full."""
+
+import json
+import shutil
+
+import flat_frames
+import numpy as np
+import pytest
+from bias_frames import command, files, record, rows
+
+from flat_pipeline.run_pipeline import MODES
+from utils.fits_io.product_reader import read_product
+
+PROGRAM = "flat_pipeline/run_pipeline.py"
+FLOAT = 4e-7
+"""Products that differ by the rounding of float32 only."""
+STEMS = [f"NONE_T{t}_E{e}" for t in ("0.0", "10.0") for e in (1, 2)]
+MASTERS = [f"master_flat/master_flat_{stem}.fits" for stem in STEMS]
+MODEL = [f"flat_model_fits/flat_{term}_map.fits" for term in "ABC"]
+EVALUATION = [
+    "evaluation/evaluation_summary.csv",
+    *(f"evaluation/master_flat_{stem}_{kind}.fits" for stem in STEMS for kind in ("diff", "mae", "mape")),
+]
+MADE_BY = {
+    "reduce_only": [f"flat_reduced/{n:04d}_FLAT_REDUCED_WITH_DARK.fits" for n in range(1, 21)],
+    "normalize_only": [f"flat_normalized/{n:04d}_normalized.fits" for n in range(1, 21)],
+    "vignetting_only": [
+        "vignetting/vignetting_NONE.fits",
+        *(f"flat_vignetting_corrected/{n:04d}_vigncorr.fits" for n in range(1, 21)),
+    ],
+    "make_master": MASTERS,
+    "fit_model": MODEL,
+    "evaluate_model": EVALUATION,
+}
+
+
+@pytest.fixture(scope="module")
+def frames(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("flats") / "in"
+    camera = flat_frames.sensor((40, 56), 4)
+    return flat_frames.campaign(folder, camera, 4, n=5, bias_n=6, dark_n=6)
+
+
+@pytest.fixture(scope="module")
+def full(frames, tmp_path_factory):
+    """A full run over the frames, with pictures."""
+    out = tmp_path_factory.mktemp("full") / "out"
+    words = ("--basepath", frames, "--output-dir", out, "--save-eval-fits")
+    assert flat_frames.run(*words, plots="all") == 0
+    return out
+
+
+@pytest.fixture(scope="module")
+def chain(frames, tmp_path_factory):
+    """The same frame by frame: every mode after the other."""
+    out = tmp_path_factory.mktemp("chain") / "out"
+    for mode in MADE_BY:
+        given = ("--basepath", frames) if mode == "reduce_only" else ()
+        words = ("--mode", mode, "--output-dir", out, "--save-eval-fits", *given)
+        assert flat_frames.run(*words) == 0
+    return out
+
+
+def same(one, other, tolerance=FLOAT):
+    ours, theirs = read_product(one), read_product(other)
+    assert ours.prodtype == theirs.prodtype
+    scale = max(np.nanmedian(np.abs(theirs.data)), 1.0)
+    np.testing.assert_allclose(ours.data, theirs.data, rtol=tolerance, atol=tolerance * scale)
+    if theirs.uncert is not None:
+        np.testing.assert_allclose(ours.uncert, theirs.uncert, rtol=1e-5, atol=1e-12)
+    if theirs.dq is not None:
+        np.testing.assert_array_equal(ours.dq, theirs.dq)
+
+
+def test_full_makes_what_is_promised(full):
+    expected = {
+        *(*MASTERS, *MODEL, *EVALUATION),
+        *("vignetting/vignetting_NONE.fits", "vignetting/vignetting_model.json"),
+        *("auto_dark_files.json", "dark_sources.csv", "flat_model_fits/flat_covariance.fits"),
+        *("evaluation/evaluation_summary.png", f"evaluation/master_flat_{STEMS[0]}_diff.png"),
+        *(f"evaluation/master_flat_{STEMS[-1]}_{kind}.png" for kind in ("mae", "mape")),
+        *("report.html", "run.json", "summary.csv", "rejected_frames.csv"),
+    }
+    assert expected <= files(full)
+    assert record(full)["runs"][-1]["status"] == 0
+    # Streamed: no file of a single frame.
+    assert not any(name.startswith(("flat_reduced", "flat_normalized")) for name in files(full))
+    assert not any(part.startswith(".") for name in files(full) for part in name.split("/"))
+
+
+def test_response_times_illumination_is_the_flat(full, frames, tmp_path):
+    words = ("--mode", "full_no_vignetting", "--basepath", frames, "--output-dir", tmp_path / "out")
+    assert flat_frames.run(*words) == 0
+    light = read_product(full / "vignetting/vignetting_NONE.fits")
+    assert not (tmp_path / "out" / "vignetting").exists()
+    for name in MASTERS:
+        response, flat = read_product(full / name), read_product(tmp_path / "out" / name)
+        assert response.header["VIGNCORR"]
+        assert response.header["VIGNFILE"] == "vignetting_NONE.fits"
+        assert not flat.header["VIGNCORR"]
+        product = response.header["FLATNORM"] * response.data * light.data
+        np.testing.assert_allclose(product, flat.data, rtol=3e-7)
+
+
+@pytest.mark.parametrize("name", [*MASTERS, *MODEL, "vignetting/vignetting_NONE.fits"])
+def test_frame_by_frame_gives_what_full_gave(full, chain, name):
+    same(chain / name, full / name)
+
+
+@pytest.mark.parametrize("mode", sorted(MADE_BY))
+def test_mode_in_a_fresh_process(full, chain, frames, tmp_path, mode):
+    out = tmp_path / "out"
+    shutil.copytree(chain, out)
+    listed = record(out)
+    for name in MADE_BY[mode]:
+        (out / name).unlink()
+        listed["products"].pop(name)
+    (out / "run.json").write_text(json.dumps(listed))
+    # Only one mode needs the frames.
+    given = ("--basepath", frames) if mode == "reduce_only" else ()
+    words = ("--mode", mode, "--output_dir", out, "--plots", "none", "--save-eval-fits", *given)
+    result = command(*words, program=PROGRAM)
+    assert result.returncode == 0, result.stderr
+    for name in MADE_BY[mode]:
+        if name.endswith(".csv"):
+            for ours, theirs in zip(rows(out / name), rows(full / name), strict=True):
+                assert ours["master"] == theirs["master"]
+                assert float(ours["mae"]) == pytest.approx(float(theirs["mae"]), rel=1e-4)
+            continue
+        same(out / name, chain / name)
+
+
+def test_every_mode_is_tested():
+    assert set(MADE_BY) | {"full", "full_no_vignetting"} == set(MODES)
+
+
+@pytest.mark.parametrize("mode", ["normalize_only", "make_master"])
+def test_modes_take_the_frames_where_no_files_are_listed(full, frames, tmp_path, mode):
+    out = tmp_path / "out"
+    assert flat_frames.run("--mode", mode, "--basepath", frames, "--output-dir", out) == 0
+    if mode == "make_master":
+        assert not read_product(out / MASTERS[0]).header["VIGNCORR"]
+        return
+    assert not any(name.startswith("flat_reduced") for name in files(out))
+    for step in ("vignetting_only", "make_master"):
+        assert flat_frames.run("--mode", step, "--output-dir", out) == 0
+    same(out / MASTERS[0], full / MASTERS[0])
+
+
+def test_master_from_normalised_frames_holds_the_illumination(frames, tmp_path):
+    out = tmp_path / "out"
+    assert flat_frames.run("--mode", "normalize_only", "--basepath", frames, "--output-dir", out) == 0
+    assert flat_frames.run("--mode", "make_master", "--output-dir", out) == 0
+    assert not read_product(out / MASTERS[0]).header["VIGNCORR"]
+
+
+def test_illumination_from_the_masters_of_a_full_run(full, tmp_path):
+    out = tmp_path / "out"
+    shutil.copytree(full, out)
+    assert flat_frames.run("--mode", "vignetting_only", "--output-dir", out) == 0
+    ours = read_product(out / "vignetting/vignetting_NONE.fits")
+    theirs = read_product(full / "vignetting/vignetting_NONE.fits")
+    # Masters are weighted with the error of their dark, combined frames without.
+    assert np.abs(ours.data - theirs.data).max() < 0.2 * theirs.uncert.max()
+
+
+@pytest.mark.parametrize(
+    ("mode", "wanted"),
+    [
+        ("normalize_only", "reduce_only"),
+        ("make_master", "normalize_only"),
+        ("vignetting_only", "normalize_only"),
+        ("fit_model", "make_master"),
+        ("evaluate_model", "make_master"),
+    ],
+)
+def test_mode_without_its_input_tells_how_to_make_it(tmp_path, capsys, mode, wanted):
+    assert flat_frames.run("--mode", mode, "--output-dir", tmp_path / "out") == 2
+    assert wanted in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
