@@ -11,10 +11,11 @@ class Context:
     """Options, run record, and what early steps leave for the next ones.
 
     stack : closes what steps leave open, at the end of the run.
-    groups (FrameGroup of flats), bias_entries, dark_entries, images (path -> FitsImage) : set by step 1.  dark :
-    `DarkSource`, set by step 2.  flats : list of `FlatGroup`, setting : `Setting`, set by step 3, or from files of earlier
-    runs.  combined : `CombinedFlats`, set by step 6.  illumination : filter -> `Illumination`, set by step 7;
-    filter_cards : filter -> header cards of its frames.
+    groups (FrameGroup of flats), bias_entries, dark_entries, images (path -> FitsImage) : set by step 1.
+    dark : `DarkSource`, dark_rows : what each group gets, set by step 2.
+    flats : list of `FlatGroup`, setting : `Setting`, set by step 3, or from files of earlier runs.
+    combined : `CombinedFlats`, set by step 6.
+    illumination : filter -> `Illumination`, filter_cards : filter -> header cards of its frames, set by step 7.
     """
 
     config: object
@@ -25,6 +26,7 @@ class Context:
     dark_entries: list = field(default_factory=list)
     images: dict = field(default_factory=dict)
     dark: object = None
+    dark_rows: list = field(default_factory=list)
     flats: list | None = None
     setting: object = None
     combined: object = None

@@ -6,6 +6,7 @@ import re
 import numpy as np
 
 from utils.domain import masters
+from utils.domain.dark_source import level_of
 from utils.fits_io.naming import label, unique_names
 from utils.fits_io.products import DQ, write_product
 from utils.kernels import noise
@@ -80,13 +81,9 @@ def dark_cards(pedestal):
         "DARKTEMP": (_finite(pedestal.dark_temperature), "[degC] temperature of the dark"),
         "DARKEXP": (_finite(pedestal.dark_exposure), "[s] exposure of the dark"),
         "NDARKS": (len(pedestal.files), "darks behind it, 0: none or a model"),
-        "DARKLEV": (_finite(_level(pedestal.value)), "[adu] median subtracted"),
+        "DARKLEV": (_finite(level_of(pedestal.value)), "[adu] median subtracted"),
         "DARKEXTR": (pedestal.extrapolated, "bias or dark outside its fitted range"),
     }
-
-
-def _level(plane):
-    return float(np.nanmedian(plane.reshape(-1)[::101])) if plane is not None else math.nan
 
 
 def _finite(value):

@@ -19,6 +19,8 @@ SCATTER = 3.0
 UNEVEN, LEAST_UNEVEN = 8.0, 0.01
 """A frame whose pattern differs across the sensor by so many times that of the others, and by so much, neither."""
 JUMP_MAD = 8.0
+MOST_ELECTRONS = 5e6
+"""No pixel holds more: flats that scatter less than so many photons do are at the end of the range."""
 
 
 @dataclass(eq=False)
@@ -95,8 +97,8 @@ def screen_flats(groups, config, source, record, progress=None):
     limits = screen.ScreenLimits()
     for group in groups if progress is None else progress(groups, len(groups), "screen flats"):
         taken = sample_group(group.images, jobs, ceiling=65535)
-        votes += taken.votes
         found, _ = screen.judge_rows(taken.zero, taken.frozen, limits)
+        votes += [vote for index, vote in enumerate(taken.votes) if vote is not None and index not in found]
         exposures = [entry["exposure"] for entry in group.entries]
         found |= screen.judge_temperatures(group.temperatures, group.times, exposures, limits)
         where = sample_rows(group.images[0].shape, len(group))
@@ -105,7 +107,7 @@ def screen_flats(groups, config, source, record, progress=None):
         tops += [saturation.describe_frame(one) for one in rows]
         samples.append(flat_levels.sample_flats(rows, pedestal))
         faults.append(found)
-    factor = stored_step.shared_factor(votes)
+    factor = stored_step.shared_factor(votes) if votes else scale or 1
     if scale is not None and factor < scale and config.stored_scale is None:
         raise InputError(
             f"{source.bias.origin if source.bias else 'model'}: ADUSCALE {scale:g}, expected {factor:g} as the flat"
@@ -155,8 +157,11 @@ def _judge(sample, setting, known, full, flat_type):
         found[int(index)] = ("NO_DATA", "no finite sample")
     saturated = sample.saturated(setting.saturation)
     at = f"{setting.saturation:.6g} ADU ({setting.saturation_from})"
+    if 0 < sample.within < 1.0 / math.sqrt(MOST_ELECTRONS):
+        full = np.ones(sample.levels.size, bool)
+        at = f"frames scatter by {sample.within:.2g} of their level, less than light can"
     for index in np.flatnonzero(full):
-        found[int(index)] = ("SATURATED", f"{setting.saturation_from}, {at}")
+        found[int(index)] = ("SATURATED", at)
     for index in np.flatnonzero(saturated > SATURATED_FRACTION):
         part = "more than 2 %" if saturated[index] == 1.0 else f"{saturated[index]:.1%}"
         found[int(index)] = ("SATURATED", f"{part} of the sampled pixels reach {at}")
@@ -172,7 +177,7 @@ def _judge(sample, setting, known, full, flat_type):
     out = {*known, *found}
     member = np.array([i for i in range(sample.levels.size) if i not in out], int)
     if member.size < FEW_FRAMES:
-        return {index: reason for index, reason in found.items() if index not in known}
+        return _new(found, known)
     spread, level = sample.spreads[member], sample.levels[member]
     usual = float(np.median(spread))
     middle = float(np.median(level))
@@ -193,7 +198,14 @@ def _judge(sample, setting, known, full, flat_type):
                 "LIGHT_LEAK",
                 f"pattern differs by {sample.uneven[index]:.2%} over the frame",
             )
-    return {index: reason for index, reason in found.items() if index not in known}
+    return _new(found, known)
+
+
+def _new(found, known):
+    """Reasons beside those known; a saturated frame is also one of equal rows, but that is not why."""
+    return {
+        index: reason for index, reason in found.items() if index not in known or reason[0] == "SATURATED"
+    }
 
 
 def _scaled(top, factor):

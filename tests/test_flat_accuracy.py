@@ -32,7 +32,9 @@ def compared(camera, product, pattern=1.0):
     axis = head["LEVEL"] / np.median(camera.response * light)
     signal = axis * camera.response * light
     dark = camera.true_dark_rate(head["TEMP"], head["EXPTIME"]) * head["EXPTIME"]
-    noise = np.sqrt(camera.read_noise_map.astype(float) ** 2 + 1 / 12 + (signal + dark) / camera.gain) / signal
+    noise = (
+        np.sqrt(camera.read_noise_map.astype(float) ** 2 + 1 / 12 + (signal + dark) / camera.gain) / signal
+    )
     error = product.data / scale - truth
     limit = noise * truth / np.sqrt(head["NCOMBINE"])
     return (error / limit)[good], (error * scale / product.uncert)[good]
@@ -48,7 +50,9 @@ def campaign(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("flats")
     terms = {"vignetting_centre": (0.5 + 0.02 * seed, 0.5 - 0.02 * seed), "low_qe_fraction": 0.004}
     camera = flat_frames.sensor(shape, seed, **terms)
-    flat_frames.campaign(folder / "in", camera, seed, temperatures=(0.0, 8.0), exposures=(1.0, 3.0), n=12, bias_n=30)
+    flat_frames.campaign(
+        folder / "in", camera, seed, temperatures=(0.0, 8.0), exposures=(1.0, 3.0), n=12, bias_n=30
+    )
     assert flat_frames.run("--basepath", folder / "in", "--output-dir", folder / "out") == 0
     return camera, folder / "out"
 

@@ -17,7 +17,7 @@ def run(config, context):
     """Find what is subtracted from each group.
 
     Reads: --dark-model and --bias-model, else the darks and biases of step 1.
-    Writes: dark_sources.csv, and auto_dark_files.json where darks were chosen from those found.  Sets ``context.dark``.
+    Writes: nothing; sets ``context.dark``, and ``dark_rows`` for the table.
     """
     if context.groups is None:
         return
@@ -49,12 +49,19 @@ def run(config, context):
         for row in rows:
             kinds[row["kind"]] += 1
         step.summary = ", ".join(f"{kind} for {counted(number, 'group')}" for kind, number in kinds.items())
-        if shared.dry_run:
-            return
-        path = record.claim(config.output_dir / TABLE)
-        write_csv(path, [{name: row[name] for name in COLUMNS} for row in rows], COLUMNS)
-        record.add_product(path, "DARK_SOURCES")
-        _write_chosen(config, record, context, rows)
+        context.dark_rows = rows
+
+
+def write_tables(config, context):
+    """Write what is subtracted from each group, once it is known that there are flats to subtract it from.
+
+    Writes: dark_sources.csv, and auto_dark_files.json where darks were chosen from those found.
+    """
+    record, rows = context.record, context.dark_rows
+    path = record.claim(config.output_dir / TABLE)
+    write_csv(path, [{name: row[name] for name in COLUMNS} for row in rows], COLUMNS)
+    record.add_product(path, "DARK_SOURCES")
+    _write_chosen(config, record, context, rows)
 
 
 def _row(group, source):

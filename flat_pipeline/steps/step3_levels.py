@@ -5,6 +5,7 @@ import math
 from flat_pipeline.noise_model import settle_noise
 from flat_pipeline.products import group_names
 from flat_pipeline.screening import check_levels, describe_group, screen_flats
+from flat_pipeline.steps.step2_dark import write_tables
 from utils.application.log import progress
 from utils.domain import flat_levels
 from utils.fits_io.naming import counted
@@ -14,7 +15,8 @@ def run(config, context):
     """Screen and measure.
 
     Reads: a sample of rows of the frames of step 1.
-    Writes: nothing; sets ``context.flats`` and ``context.setting``; frames left out go to the run record.
+    Writes: dark_sources.csv, auto_dark_files.json.  Sets ``context.flats`` and ``context.setting``; frames left out go to
+    the run record.
     """
     if context.groups is None:
         return
@@ -62,3 +64,5 @@ def run(config, context):
         if shared.dry_run:
             names = ", ".join(f"master_flat/{flat.name}.fits" for flat in flats)
             step.summary += f", would make {names}"
+        else:
+            write_tables(config, context)

@@ -116,7 +116,11 @@ class DarkSource:
             part = {name: getattr(bias.model, name)[rows] for name in planes}
             bias = replace(bias, model=replace(bias.model, **part))
         if model is not None:
-            part = {"params": model.params[:, rows], "cov": model.cov[:, rows], "dq": model.dq[rows]}
+            part = {
+                name: tuple(None if plane is None else plane[rows] for plane in getattr(model, name))
+                for name in ("params", "sigmas", "mixed")
+            }
+            part["dq"] = model.dq[rows]
             model = replace(model, **part)
         shape = (len(rows), self.shape[1])
         return replace(self, shape=shape, bias=bias, model=model, _whole=self, _rows=rows)
@@ -176,9 +180,9 @@ class DarkSource:
         if model.offset:
             dark += np.float32(model.offset)
         level, error, _ = self._bias_at(temperature)
-        error_of_offset = float(model.header.get("OFFSTERR") or 0.0)
         value = level + dark
-        variance = np.square(sigma * t) + np.square(error) + np.float32(error_of_offset**2)
+        # An error that all pixels share moves the level of the flat, not its pixels against each other.
+        variance = np.square(sigma * t) + np.square(error)
         value[(dq & LOST) != 0] = np.nan
         growth = level_of(dark * model.params[1])
         return Pedestal(
