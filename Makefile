@@ -12,6 +12,8 @@ demo: $(DEMO)/campaign/.complete
 	$(PY) bias_pipeline/run_pipeline.py --mode full --basepath $(DEMO)/campaign --output-dir $(DEMO)/bias_output --overwrite
 	$(PY) dark_pipeline/run_pipeline.py --mode full --basepath $(DEMO)/campaign --output_dir $(DEMO)/dark_output --overwrite \
 	    --bias-model $(DEMO)/bias_output/bias_model
+	$(PY) flat_pipeline/run_pipeline.py --mode full --basepath $(DEMO)/campaign --output-dir $(DEMO)/flat_output --overwrite \
+	    --bias-model $(DEMO)/bias_output/bias_model --dark-model $(DEMO)/dark_output/dark_model_2d
 	@echo "Reports: $(CURDIR)/$(DEMO)/bias_output/report.html $(CURDIR)/$(DEMO)/dark_output/report.html"
 
 test: .venv/dev.stamp
