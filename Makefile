@@ -6,7 +6,7 @@ DEMO := demo
 .PHONY: demo test lint format bench validate clean
 .DELETE_ON_ERROR:
 
-# A simulated campaign of raw camera files becomes FITS, an index, a bias and a dark model, each with a report.
+# A simulated campaign of raw camera files becomes FITS, an index, bias, dark and flat models, each with a report.
 demo: $(DEMO)/campaign/.complete
 	$(PY) -m utils.raw_to_fits $(DEMO)/campaign/Bias $(DEMO)/campaign/Darks $(DEMO)/campaign/Flats
 	$(PY) bias_pipeline/run_pipeline.py --mode full --basepath $(DEMO)/campaign --output-dir $(DEMO)/bias_output --overwrite
@@ -14,7 +14,7 @@ demo: $(DEMO)/campaign/.complete
 	    --bias-model $(DEMO)/bias_output/bias_model
 	$(PY) flat_pipeline/run_pipeline.py --mode full --basepath $(DEMO)/campaign --output-dir $(DEMO)/flat_output --overwrite \
 	    --bias-model $(DEMO)/bias_output/bias_model --dark-model $(DEMO)/dark_output/dark_model_2d
-	@echo "Reports: $(CURDIR)/$(DEMO)/bias_output/report.html $(CURDIR)/$(DEMO)/dark_output/report.html"
+	@echo "Reports: $(CURDIR)/$(DEMO)/{bias,dark,flat}_output/report.html"
 
 test: .venv/dev.stamp
 	$(PY) -m pytest -n auto
