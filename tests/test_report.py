@@ -259,3 +259,24 @@ def test_page_opens_in_a_browser(tmp_path):
         check=True,
     )
     assert "<title>true true</title>" in shown.stdout
+
+
+def test_template_is_compiled_once_and_a_cache_that_cannot_be_written_does_no_harm(tmp_path, monkeypatch):
+    from utils.application import report
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    report._template.cache_clear()
+    report._template()
+    (kept,) = (tmp_path / "cache" / "calibration-pipelines" / "templates").iterdir()
+    written = kept.stat().st_mtime_ns
+    report._template.cache_clear()
+    report._template()
+    assert kept.stat().st_mtime_ns == written
+    kept.parent.chmod(0o777)  # anybody may have written there
+    assert report._compiled_templates() is None
+    (tmp_path / "file").write_text("no folder")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    assert report._compiled_templates() is None
+    report._template.cache_clear()
+    assert report._template() is not None
+    report._template.cache_clear()

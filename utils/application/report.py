@@ -1,9 +1,11 @@
 """The report of a run: one HTML file that opens without a network, with its pictures inside."""
 
 import base64
+import contextlib
 import csv
 import functools
 import math
+import os
 import shlex
 from datetime import UTC, datetime
 from numbers import Integral, Real
@@ -150,6 +152,7 @@ def _template():
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
+        bytecode_cache=_compiled_templates(),
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
         undefined=StrictUndefined,
@@ -164,6 +167,30 @@ def _template():
         link=lambda path: quote(Path(path).as_posix()),
     )
     return environment.get_template("report.html.j2")
+
+
+def _compiled_templates():
+    """Compiled template of an earlier run in the user's cache, or None where that cannot be written."""
+    from jinja2 import FileSystemBytecodeCache
+
+    from utils.fits_io.scan_cache import user_cache_folder
+
+    class Cache(FileSystemBytecodeCache):
+        def dump_bytecode(self, bucket):
+            # A full disk there is no reason to lose a report.
+            with contextlib.suppress(OSError):
+                super().dump_bytecode(bucket)
+
+    folder = user_cache_folder() / "templates"
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError:
+        return None
+    # What others could have put there is not run.
+    owned = not hasattr(os, "getuid") or (
+        folder.stat().st_uid == os.getuid() and not folder.stat().st_mode & 0o022
+    )
+    return Cache(str(folder)) if owned and os.access(folder, os.W_OK | os.X_OK) else None
 
 
 def _sections(full):

@@ -5,13 +5,15 @@ these pipelines, and removes only files that earlier runs of the same pipeline a
 not make again. Nothing is written before the first product, so that a refused run leaves no trace.
 """
 
+import functools
 import os
 import platform
+import re
+import sys
 import time
 from contextlib import contextmanager
 from dataclasses import asdict, is_dataclass
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from utils.application.log import LOGGER, set_crash_folder
@@ -26,6 +28,9 @@ SUMMARY = "summary.csv"
 REPORT = "report.html"
 SUMMARY_COLUMNS = ("section", "name", "value", "error", "unit")
 _LIBRARIES = ("numpy", "scipy", "astropy", "matplotlib")
+_INSTALLED = re.compile(
+    rf"({'|'.join(_LIBRARIES)})-(\d[^-]*)(?:-py[\d.]+)?\.(?:dist|egg)-info$", re.IGNORECASE
+)
 
 
 class Step:
@@ -317,11 +322,24 @@ class RunRecord:
 def versions():
     """Versions of this program, of Python and of the libraries, none of which is imported for it."""
     found = {"calibration-pipelines": __version__, "python": platform.python_version()}
-    for name in _LIBRARIES:
+    installed = _installed()
+    return found | {name: installed.get(name) for name in _LIBRARIES}
+
+
+@functools.cache
+def _installed():
+    """Versions of the libraries by the names of what pip or the system left beside them.
+
+    importlib.metadata would read and parse the whole description of each package.
+    """
+    found = {}
+    for folder in sys.path:
         try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = None
+            names = os.listdir(folder or ".")
+        except OSError:
+            continue
+        for match in filter(None, map(_INSTALLED.match, names)):
+            found.setdefault(match[1].lower(), match[2])
     return found
 
 
