@@ -43,8 +43,12 @@ class Plan:
 
     @property
     def environment(self):
-        """Headers are remembered in the temporary folder, not in the user's cache."""
-        return {"XDG_CACHE_HOME": str(self.folder / "cache")}
+        """Headers and compiled modules are remembered in the temporary folder, not in the user's cache."""
+        return {
+            "XDG_CACHE_HOME": str(self.folder / "cache"),
+            "PYTHONPYCACHEPREFIX": str(self.folder / "compiled"),
+            "PYTHONDONTWRITEBYTECODE": "",
+        }
 
     def bias_frames(self, side=None, groups=None):
         """Folder with simulated bias frames of ``groups`` {T: n}, made once."""

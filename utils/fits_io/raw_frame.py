@@ -10,10 +10,11 @@ import threading
 import numpy as np
 
 from utils.fits_io.atomic import atomic_path
-from utils.fits_io.fits_cards import BLOCK, CARD, datasum, finish_header
+from utils.fits_io.fits_cards import BLOCK, CARD, add_sums, finish_header, stored_sum
 from utils.kernels.raw_decode import decode
 
-_BLOCK_PIXELS = 1 << 18  # a multiple of 4: packed groups and 32-bit words of the sum end with the block
+_BLOCK_PIXELS = 1 << 17  # a multiple of 4: packed groups and 32-bit words of the sum end with the block
+_PAGE = 4096  # writes that begin and end with a page of the file cost less
 _CARDS_AT_END = 3  # DATASUM, CHECKSUM, END
 
 _scratch = threading.local()
@@ -30,16 +31,22 @@ def write_frame(source, path, cards, shape, pixels, byte_order):
     """
     header_length = -(-(len(cards) + _CARDS_AT_END * CARD) // BLOCK) * BLOCK
     n_pixels = shape[0] * shape[1]
-    data_sum = 0
+    item = pixels.dtype.itemsize
+    sums = []
+    # The header takes whole multiples of 64 bytes, so the rest of its last page holds whole groups of 4 samples.
+    count = _BLOCK_PIXELS - header_length % _PAGE // item
+    first = 0
     with atomic_path(path) as temporary, open(temporary, "wb", buffering=0) as target:
         target.seek(header_length)
-        for first in range(0, n_pixels, _BLOCK_PIXELS):
-            count = min(_BLOCK_PIXELS, n_pixels - first)
+        while first < n_pixels:
+            count = min(count, n_pixels - first)
             raw = _read(source, pixels.frame_bytes(count))
-            stored = _stored(decode(raw, (1, count), pixels, byte_order))
-            data_sum = datasum(stored, data_sum)
+            native, stored = _stored(decode(raw, (1, count), pixels, byte_order))
+            sums.append(stored_sum(native))
             _write(target, stored)
-        _write(target, bytes(-n_pixels * pixels.dtype.itemsize % BLOCK))
+            first, count = first + count, _BLOCK_PIXELS
+        _write(target, bytes(-n_pixels * item % BLOCK))
+        data_sum = add_sums(sums)
         # The header has the sum of the data, which are known only now.
         target.seek(0)
         _write(target, finish_header(cards, data_sum))
@@ -57,15 +64,21 @@ def _read(source, n_bytes):
 
 
 def _stored(samples):
-    """Samples as they stand in a FITS file: uint8, or big-endian less 32768 in this thread's buffer."""
+    """Samples less what BZERO adds, native and as they stand in a FITS file, in this thread's buffers.
+
+    uint8 stays as it is; flipping the top bit of uint16 subtracts 32768.
+    """
     if samples.dtype == np.uint8:
-        return samples
+        return samples, samples
+    native = _bytes("native", samples.nbytes).view(np.uint16).reshape(samples.shape)
+    if samples.dtype.isnative:
+        np.bitwise_xor(samples, np.uint16(0x8000), out=native)
+    else:
+        np.copyto(native, samples)
+        np.bitwise_xor(native, np.uint16(0x8000), out=native)
     stored = _bytes("stored", samples.nbytes).view(">u2").reshape(samples.shape)
-    np.copyto(stored, samples)
-    # Flipping the top bit subtracts 32768; it stands in the first byte of a stored sample.
-    flipped = stored.view("<u2")
-    np.bitwise_xor(flipped, np.uint16(0x0080), out=flipped)
-    return stored
+    np.copyto(stored, native)
+    return native, stored
 
 
 def _bytes(name, n_bytes):
