@@ -196,8 +196,15 @@ def line_compare(real, synthetic, temperature, exposure):
 
 
 def error_map(image, title, low, high):
-    """Error of the model in percent for the class of pixels from low to high [%]; the others are grey."""
-    limits = (low, high) if np.isfinite(high) else None
+    """Error of the model in percent for the class of pixels from low to high [%]; the others are grey.
+
+    image : `figure_style.SmallMap`.
+    """
+    limits = None
+    if low > 0 and np.isfinite(high):
+        limits = low, high
+    elif not np.isfinite(image.image).any():
+        limits = low, 2.0 * low + 1.0
     return map_figure(
         image, label="|model − map| / map [%]", title=title, limits=limits, floor=low, cmap=ERRORS
     )
