@@ -12,7 +12,7 @@ from benchmarks.frames import START, bias_cards, write_frame
 from benchmarks.simulated_runs import run_pipeline
 from utils.domain.dark_model import DarkModel
 from utils.fits_io.product_reader import read_product
-from utils.kernels.linear_fit import fit_line
+from utils.kernels import plan_errors
 from utils.kernels.sensor import Sensor, SensorSpec
 
 LINEAR = 0.7
@@ -86,36 +86,29 @@ def bound(sensor, campaign, known=None):
     leaves A to each pixel can beat.
     """
     a, b, g = (plane.ravel().astype(float) for plane in (sensor.dark_a, sensor.dark_b, sensor.dark_gamma))
-    t0, full = sensor.spec.dark_t_ref, LINEAR * sensor.spec.full_well / sensor.spec.gain
-    h = np.zeros((a.size, 5, 5))
-    for T in campaign.temperatures:
-        for t in campaign.exposures:
-            charge = a * np.exp(b * (T - t0) + g * np.log(t)) * t
-            variance = sensor.true_noise("dark", T, t).ravel() ** 2 / campaign.frames
-            weight = np.where(sensor.true_signal("dark", T, t).ravel() < full, 1.0 / variance, 0.0)
-            one = np.ones_like(a)
-            j = np.stack([charge, charge * (T - t0), charge * np.log(t), one, T * one], -1)
-            h += weight[:, None, None] * j[:, :, None] * j[:, None, :]
-    h[:, 3:, 3:] += np.linalg.inv(np.moveaxis(_bias_covariance(sensor, campaign), -1, 0))
-    if known is not None:
-        h[:, (1, 2), (1, 2)] += 1.0 / np.square(known)
-    inverse = np.linalg.pinv(h)
-    found = []
-    for T, t in campaign.at:
-        rate = a * np.exp(b * (T - t0) + g * np.log(t))
-        j = np.stack([rate, rate * (T - t0), rate * np.log(t), 0 * rate, 0 * rate], -1)
-        found.append(np.sqrt(np.einsum("mi,mij,mj->m", j, inverse, j)))
-    return np.array(found)
-
-
-def _bias_covariance(sensor, campaign):
-    """Covariance of a and b that the bias frames allow, (2, 2, m)."""
-    sigma = np.array([sensor.true_noise("bias", T, 1e-5).ravel() for T in campaign.bias_temperatures])
-    weight = campaign.bias_frames / sigma**2
-    var_a, var_b, cov = fit_line(np.zeros_like(weight), weight, np.array(campaign.bias_temperatures, float))[
-        1
+    law = plan_errors.DarkLaw(a, b, g, sensor.spec.dark_t_ref)
+    full = LINEAR * sensor.spec.full_well / sensor.spec.gain
+    pairs = [(T, t) for T in campaign.temperatures for t in campaign.exposures]
+    variance = [
+        np.where(
+            sensor.true_signal("dark", T, t).ravel() < full,
+            sensor.true_noise("dark", T, t).ravel() ** 2,
+            np.inf,
+        )
+        for T, t in pairs
     ]
-    return np.array([[var_a, cov], [cov, var_b]])
+    darks = plan_errors.dark_terms(law, *zip(*pairs, strict=True), variance).sum(axis=0)
+    at = campaign.bias_temperatures
+    biases = plan_errors.bias_terms(at, [sensor.true_noise("bias", T, 1e-5).ravel() ** 2 for T in at]).sum(
+        axis=0
+    )
+    information = plan_errors.with_bias(campaign.frames * darks, campaign.bias_frames * biases)
+    if known is not None:
+        information[:, (1, 2), (1, 2)] += 1.0 / np.square(known)
+    root = plan_errors.covariance_root(information)
+    return np.array(
+        [plan_errors.error_along(root, plan_errors.dark_direction(law, *pair)) for pair in campaign.at]
+    )
 
 
 @dataclass
@@ -186,14 +179,17 @@ def judge(out, sensor, campaign):
     spread = b * spec.dark_b_spread, spec.dark_gamma_spread
     steady = ~sensor.telegraph.ravel()
     hot = sensor.hot.ravel() & steady
+    limit = bound(sensor, campaign)
+    # A pixel that saturates in nearly all maps does not determine three parameters: it has no bound.
+    determined = np.isfinite(limit).all(axis=0)
     numbers = json.loads((out / "dark_model_2d" / "dark_model_2d.json").read_text(encoding="utf-8"))
     return Judged(
         np.array([value.ravel() for value, _ in found]) - true,
         np.array([sigma.ravel() for _, sigma in found]),
-        bound(sensor, campaign),
+        limit,
         bound(sensor, campaign, np.maximum(spread, 1e-7)),
         true,
-        {"normal": steady & ~hot & ~sensor.warm.ravel(), "hot": hot},
+        {"normal": steady & ~hot & ~sensor.warm.ravel() & determined, "hot": hot & determined},
         *hot_counts(out, sensor, campaign),
         [numbers | {"true_gamma": spec.dark_gamma, "true_offset": spec.dark_offset, "true_b": b}],
     )
