@@ -63,6 +63,9 @@ def test_lifetime_finds_the_frames_of_a_step():
     assert (found.first, found.last, found.frames) == (9, 16, 8)
     assert abs(found.depth + 1.0) < 5 * found.sigma
     assert found.steady
+    # A group that was never without the change cannot tell when it came.
+    other = np.where(np.arange(24) == 3, 2, group)
+    assert epochs.lifetime(values, np.full(24, 0.01), other, 2, 20).first == 9
     values[9:17] += 1.0
     values[12] -= 4.0
     alone = epochs.lifetime(values, np.full(24, 0.01), group, 11, 14)

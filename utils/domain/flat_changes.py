@@ -220,11 +220,10 @@ class FoundRegion:
     sigmas: np.ndarray
 
     def present(self):
-        """Frames with the change, (n,) bool."""
-        inside = np.zeros(self.values.size, bool)
-        known = np.flatnonzero(np.isfinite(self.values))
-        inside[known[self.life.first : self.life.last + 1]] = True
-        return inside
+        """Frames that show the change, (n,) bool."""
+        shown = np.zeros(self.values.size, bool)
+        shown[np.flatnonzero(np.isfinite(self.values))] = self.life.shown
+        return shown
 
 
 def find(made, threshold, *, jobs=1, progress=None):
@@ -369,6 +368,6 @@ def _mean_surface(made):
     heights = {}
     surfaces = [one for one in made.surfaces if one is not None]
     for one in surfaces:
-        for wave, height in zip(one.waves, one.heights, strict=True):
+        for wave, height in zip(one.terms, one.heights, strict=True):
             heights[tuple(wave)] = heights.get(tuple(wave), 0.0) + height / len(surfaces)
     return film.Surface(np.array(list(heights)), np.array(list(heights.values())), made.shape)

@@ -11,6 +11,7 @@ from utils.domain.screening import converter_maximum
 from utils.errors import InputError
 from utils.fits_io.frame_sample import sample_group, sample_rows
 from utils.kernels import adu_scale as stored_step
+from utils.kernels import saturation as saturation_kernel
 from utils.kernels import screen
 from utils.kernels.changes import FrameNoise
 from utils.kernels.flat_level import frame_level
@@ -129,6 +130,8 @@ def measure_levels(
         else float(saturation)
     )
     result = Measured([], [], 0.0, scale)
+    if saturation is None:
+        full = _saturation(groups, samples, scale, full, result)
     rows_of, kept_of = {}, {}
     for group, sample in zip(groups, samples, strict=True):
         group.pedestal, group.origin = pedestal_of(group, scale)
@@ -154,6 +157,21 @@ def measure_levels(
         path, reason = result.rejected[0]
         raise InputError(f"no flat can be used, the first was {path} ({reason})")
     return result
+
+
+def _saturation(groups, samples, scale, full, result):
+    """Level of saturation, from the frames where they show one below the converter's maximum."""
+    tops = [
+        saturation_kernel.describe_frame(rows / np.float32(scale))
+        for sample in samples
+        for rows in sample.rows
+    ]
+    exposures = np.array([entry["exposure"] or 0.0 for group in groups for entry in group.frames.entries])
+    found = saturation_kernel.saturation_level(tops, full, exposures)
+    if found.level < full:
+        result.notes.append(f"saturation at {found.level:.0f} ADU: {found.reason}")
+        return found.level
+    return full
 
 
 def _measure(group, sample, scale, full):

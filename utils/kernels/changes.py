@@ -88,7 +88,7 @@ class GroupMeans:
         self.squares = np.zeros(self.shape, np.float32)
         self.quiet = np.zeros(self.shape, np.float32)
         self.quiet_information, self.hits = 0.0, 0
-        self._window, self._taken, self._last, self._sign = [], 0, None, 1.0
+        self._window, self._taken, self._last, self._sign, self._paired = [], 0, None, 1.0, False
 
     def add(self, frame):
         """Take one normalised frame (ny, nx) float32, which becomes this object's own."""
@@ -120,7 +120,9 @@ class GroupMeans:
             self.sums[epoch] = np.zeros(self.shape, np.float32)
         pair = self._last is not None
         information = 1.0 / (self.variance[index] + self.variance[index - 1]) if pair else 0.0
-        alternate = pair and index % 2 == 1
+        # Pairs that share no frame, both of one epoch: between epochs things may change.
+        alternate = pair and not self._paired and int(self.epochs[index - 1]) == epoch
+        self._paired = alternate
         for total, squares, quiet, now, before in in_pieces(
             self.sums[epoch], self.squares, self.quiet, frame, self._last if pair else frame
         ):

@@ -101,7 +101,7 @@ def contrasts(group, epoch, information, frames):
     return Contrasts(np.column_stack([first, last]), np.array(weights), np.array(total))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Lifetime:
     """When a change was there.  first, last : indices of the first and last frame with it, in the order given.
 
@@ -118,6 +118,7 @@ class Lifetime:
     frames: int
     without_best: float
     depth_left: float
+    shown: np.ndarray
 
     @property
     def steady(self):
@@ -137,20 +138,20 @@ def lifetime(values, variance, group, start, stop, rounds=6):
     best = (start, stop)
     for _ in range(rounds):
         before = best
-        begins = np.arange(0, best[1])
-        best = (
-            int(begins[np.argmax(_gains(values, weight, group, begins, np.full(begins.size, best[1])))]),
-            best[1],
-        )
+        # Of equal gains the shorter step: frames that cannot tell are no part of it.
+        begins = np.arange(best[1] - 1, -1, -1)
+        gains = _gains(values, weight, group, begins, np.full(begins.size, best[1]))
+        best = (int(begins[_first_best(gains)]), best[1])
         ends = np.arange(best[0] + 1, n + 1)
-        best = (
-            best[0],
-            int(ends[np.argmax(_gains(values, weight, group, np.full(ends.size, best[0]), ends))]),
-        )
+        gains = _gains(values, weight, group, np.full(ends.size, best[0]), ends)
+        best = (best[0], int(ends[_first_best(gains)]))
         if best == before:
             break
     inside = np.zeros(n, bool)
     inside[best[0] : best[1]] = True
+    for number in np.unique(group):
+        if inside[group == number].all():
+            inside[group == number] = False
     depth, information = _step(values, weight, group, inside)
     if not information > 0 or inside.sum() < LEAST_FRAMES:
         return None
@@ -165,15 +166,21 @@ def lifetime(values, variance, group, start, stop, rounds=6):
         least = min(least, float(np.sign(score) * rest * np.sqrt(known)))
         left = min(left, float(rest / depth))
     return Lifetime(
-        best[0],
-        best[1] - 1,
+        int(np.flatnonzero(inside)[0]),
+        int(np.flatnonzero(inside)[-1]),
         float(depth),
         float(1.0 / np.sqrt(information)),
         float(score),
         int(inside.sum()),
         least,
         left,
+        inside,
     )
+
+
+def _first_best(gains):
+    """Index of the first gain that no later one exceeds by more than rounding."""
+    return int(np.argmax(gains >= gains.max() * (1.0 - 1e-9)))
 
 
 def _gains(values, weight, group, begins, ends):

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-SHORTEST_WAVE = 64.0
+SHORTEST_WAVE = 48.0
 """Shortest wave of the smooth part [pixels]; structures that are looked for are smaller than half of it."""
 MOST_WAVES = 10
 """Half waves along a side, at most."""
 KEPT = 4.5
-"""A wave belongs to the smooth part where its height is so many sigma."""
+"""A term belongs to the smooth part where its height is so many sigma."""
 CLIPPED = 4.0
 """A cell so many sigma from the smooth part holds something else."""
 UNDISTURBED = 0.1
@@ -40,24 +40,34 @@ def cell_means(change, weight, size):
 
 @dataclass(frozen=True, eq=False)
 class Surface:
-    """Sum of cosines over a frame.  waves : (k, 2) int, half waves along y and x.  heights : (k,).  shape : (ny, nx)."""
+    """Sum of smooth terms over a frame, each a function along y times one along x.
 
-    waves: np.ndarray
+    terms : (k, 2) int, along y and x: n >= 0 is a cosine of n half waves, -n the power n.  heights : (k,).
+    shape : (ny, nx).
+    """
+
+    terms: np.ndarray
     heights: np.ndarray
     shape: tuple
 
     def rows(self, start, stop):
         """Values in rows start to stop, (stop - start, nx) float32."""
         ny, nx = self.shape
-        y, x = (np.arange(start, stop) + 0.5) / ny, (np.arange(nx) + 0.5) / nx
-        along_y = np.cos(math.pi * np.outer(y, self.waves[:, 0])) * self.heights
-        return (along_y @ np.cos(math.pi * np.outer(self.waves[:, 1], x))).astype(np.float32)
+        return self._at((np.arange(start, stop) + 0.5) / ny, (np.arange(nx) + 0.5) / nx).astype(np.float32)
 
     def at_cells(self, cells, size):
         """Values at the middles of cells, (cy, cx)."""
-        y, x = _middles(cells, size, self.shape)
-        along_y = np.cos(math.pi * np.outer(y, self.waves[:, 0])) * self.heights
-        return along_y @ np.cos(math.pi * np.outer(self.waves[:, 1], x))
+        return self._at(*_middles(cells, size, self.shape))
+
+    def _at(self, y, x):
+        along_y = np.stack([_along(n, y) for n in self.terms[:, 0]], axis=1)
+        along_x = np.stack([_along(n, x) for n in self.terms[:, 1]])
+        return (along_y * self.heights) @ along_x
+
+
+def _along(term, place):
+    """Term along one side; place from 0 to 1."""
+    return np.cos(math.pi * term * place) if term >= 0 else (2.0 * place - 1.0) ** -int(term)
 
 
 def _middles(cells, size, shape):
@@ -69,54 +79,73 @@ def _middles(cells, size, shape):
     return found
 
 
+def _terms(cells, shape):
+    """All terms that a smooth part may have: the level, powers up to the third, waves not shorter than SHORTEST_WAVE."""
+    powers = [(-j, -i) for j in range(4) for i in range(4) if j + i <= 3]
+    most = [
+        min(MOST_WAVES, int(2 * length / SHORTEST_WAVE), count - 1)
+        for length, count in zip(shape, cells, strict=True)
+    ]
+    waves = [
+        (j, i)
+        for j in range(most[0] + 1)
+        for i in range(most[1] + 1)
+        if 0 < math.hypot(j / max(most[0], 1), i / max(most[1], 1)) <= 1.0
+    ]
+    return np.array(powers + waves)
+
+
 def smooth_part(means, information, shape, size):
-    """Fit the smooth part of a change: its level, and those waves that are significant.
+    """Fit the smooth part of a change: its level, and those terms that are significant.
 
     means, information : (cy, cx) from `cell_means`, information = 1 / variance of a cell.  shape, size : of the frame and
-    the cells.  Cells that hold something else are left out in turns.
+    the cells.  Terms are taken in turn, the most significant first; cells that hold something else are left out.
     Returns a `Surface`.
     """
-    ny, nx = shape
+    terms = _terms(means.shape, shape)
     y, x = _middles(means.shape, size, shape)
-    most = [
-        min(MOST_WAVES, int(2 * length / SHORTEST_WAVE), cells - 1)
-        for length, cells in ((ny, y.size), (nx, x.size))
-    ]
-    waves = np.array(
-        [
-            (j, i)
-            for j in range(most[0] + 1)
-            for i in range(most[1] + 1)
-            if math.hypot(j / max(most[0], 1), i / max(most[1], 1)) <= 1.0
-        ]
-    )
-    basis = (
-        np.cos(math.pi * np.outer(y, waves[:, 0]))[:, None, :]
-        * np.cos(math.pi * np.outer(x, waves[:, 1]))[None]
-    )
-    basis, value, weight = basis.reshape(-1, len(waves)), means.reshape(-1), information.reshape(-1)
-    good = weight > 0
-    if good.sum() <= len(waves):
-        level = float(np.average(value[good], weights=weight[good])) if good.any() else 0.0
-        return Surface(np.zeros((1, 2), int), np.array([level]), tuple(shape))
+    basis = np.stack([np.outer(_along(j, y), _along(i, x)).reshape(-1) for j, i in terms], axis=1)
+    value, weight = means.reshape(-1), information.reshape(-1)
+    known = weight > 0
+    if known.sum() <= 6:
+        level = float(np.average(value[known], weights=weight[known])) if known.any() else 0.0
+        return Surface(terms[:1], np.array([level]), tuple(shape))
+    good = known
     for _ in range(8):
-        heights, cov = _solve(basis[good], value[good], weight[good])
-        clipped = (weight > 0) & (
-            np.abs(value - basis @ heights) * np.sqrt(weight) < _limit(value, basis @ heights, weight)
-        )
-        if clipped.sum() <= 2 * len(waves) or (clipped == good).all():
+        chosen, heights = _pursue(basis[good], value[good], weight[good])
+        pull = np.abs(value - basis[:, chosen] @ heights) * np.sqrt(weight)
+        # Where the terms do not describe what is there, all cells are off: only the odd ones among them are left out.
+        limit = CLIPPED * max(1.0, 1.4826 * float(np.median(pull[known])))
+        kept = known & (pull < limit)
+        if kept.sum() <= 6 or (kept == good).all():
             break
-        good = clipped
-    kept = np.abs(heights) > KEPT * np.sqrt(np.diag(cov))
-    kept[0] = True
-    heights, _ = _solve(basis[good][:, kept], value[good], weight[good])
-    return Surface(waves[kept], heights, tuple(shape))
+        good = kept
+    return Surface(terms[chosen], heights, tuple(shape))
 
 
-def _limit(value, model, weight):
-    """Limit of clipping in sigma: wider where the waves do not describe what is there."""
-    pull = np.abs(value - model) * np.sqrt(weight)
-    return CLIPPED * max(1.0, 1.4826 * float(np.median(pull[weight > 0])))
+def _pursue(basis, value, weight):
+    """Take terms while one is significant in what the others leave; the first one (the level) always."""
+    weighted = basis * weight[:, None]
+    gram, right = basis.T @ weighted, weighted.T @ value
+    chosen = [0]
+    while True:
+        inside = gram[np.ix_(chosen, chosen)]
+        inverse = np.linalg.pinv(inside, hermitian=True)
+        heights = inverse @ right[chosen]
+        if len(chosen) == min(len(right), value.size // 2):
+            break
+        # What each term explains beyond the chosen ones, in sigma.
+        across = gram[:, chosen]
+        left = right - across @ heights
+        free = np.diag(gram) - np.einsum("ij,jk,ik->i", across, inverse, across)
+        usable = free > 1e-6 * np.diag(gram)
+        score = np.where(usable, np.abs(left) / np.sqrt(np.where(usable, free, 1.0)), 0.0)
+        score[chosen] = 0.0
+        best = int(np.argmax(score))
+        if score[best] < KEPT:
+            break
+        chosen.append(best)
+    return np.array(chosen), heights
 
 
 def _solve(basis, value, weight):

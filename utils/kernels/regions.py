@@ -13,8 +13,12 @@ BAND_PIXELS = 1 << 19
 ROUNDS = 8
 """A region hides weaker ones around it until it is taken out: so often."""
 MOST_REGIONS = 5000
+JOINED_DEPTH = 3.0
+"""Outlines that touch are one region where their depths differ by less than this factor."""
 OUTLINE_SIGMA = 5.0
 """A region is outlined at half its depth in a plane smoothed until that depth is so significant."""
+PIXELS, STAIN = 4, 350
+"""Regions up to so many pixels are called pixels, above so many stains."""
 SMOOTHING = (0.5, 1.0, 1.45, 2.0, 2.8, 3.9, 5.5, 7.7, 10.8, 15.0)
 
 
@@ -24,7 +28,7 @@ class Region:
 
     rows, columns : (k,) int.  x, y : centre, weighted by depth [pixels, the first pixel's centre is 0].  depth : mean part
     of the light lost (negative: gained) in the window, sigma its error.  significance : of the template that found it, with
-    the sign of depth.  window : (first, after) epochs.  kind : 'pixel', 'spot', 'ring'.
+    the sign of depth.  window : (first, after) epochs.  kind : 'pixel', 'spot', 'ring', 'stain'.
     """
 
     rows: np.ndarray
@@ -223,11 +227,22 @@ def _join(candidates, shape):
         for one in mine:
             image[one.rows, one.columns] = True
         labels, _ = ndimage.label(ndimage.binary_dilation(image), np.ones((3, 3)))
-        together = {}
-        for one in mine:
-            together.setdefault(int(labels[one.rows[0], one.columns[0]]), []).append(one)
-        regions += [_region(parts) for parts in together.values()]
+        touching = {}
+        for one in sorted(mine, key=lambda one: -abs(one.z)):
+            clusters = touching.setdefault(int(labels[one.rows[0], one.columns[0]]), [])
+            near = next((parts for parts in clusters if _alike(parts[0], one)), None)
+            if near is None:
+                clusters.append([one])
+            else:
+                near.append(one)
+        regions += [_region(parts) for clusters in touching.values() for parts in clusters]
     return regions
+
+
+def _alike(one, other):
+    """Whether two that touch are parts of one region: of like depth, and come at about the same time."""
+    depths = sorted(abs(float(np.average(part.change, weights=part.weight))) for part in (one, other))
+    return depths[1] < JOINED_DEPTH * depths[0] and abs(one.window[0] - other.window[0]) <= 1
 
 
 def _region(parts):
@@ -248,8 +263,17 @@ def _region(parts):
         1.0 / math.sqrt(total * strongest.information),
         -strongest.z,
         strongest.window,
-        strongest.kind if len(parts) == 1 else "spot",
+        _kind(rows.size, strongest.kind),
     )
+
+
+def _kind(area, of_strongest):
+    """Tell what a region looks like from its area and the template that found it."""
+    if area <= PIXELS:
+        return "pixel"
+    if area > STAIN:
+        return "stain"
+    return "ring" if of_strongest == "ring" else "spot"
 
 
 def _placed(kernel, centre, shape):
