@@ -57,6 +57,11 @@ def build_parser():
         metavar="H",
         help="pause that starts an epoch [h]",
     )
+    parser.add_argument(
+        *both("across-exposures"),
+        action="store_true",
+        help="compare flats of different exposures too (with --reduce): their levels are normalised",
+    )
     add_shared_options(parser, SHARED, output_dir=Path("structure_analysis"))
     return parser
 
@@ -70,7 +75,12 @@ def main(argv):
 
     shared = SharedOptions.from_args(args)
     config = flat_campaign.ChangeConfig(
-        shared, args.reduce, getattr(args, "sigma", None), args.show, args.session_gap * 3600.0
+        shared,
+        args.reduce,
+        getattr(args, "sigma", None),
+        args.show,
+        args.session_gap * 3600.0,
+        args.across_exposures,
     )
     setup_logging(shared.verbosity, shared.log_file)
     with RunRecord(

@@ -111,10 +111,11 @@ def film_history_figure(histories, days_of, xlabel):
     )
 
 
-def level_figure(rows, key, xlabel, title, fits=()):
+def level_figure(rows, key, xlabel, title, fits=(), factor=1.0):
     """Level against the first epoch and scatter of every flat, one colour a group of like flats.
 
-    rows : dicts with group, key, relative level and scatter.  fits : dicts with group, and functions level, scatter of x.
+    rows : dicts with group, key, relative level and scatter.  fits : dicts with group, and `Trend` of level and scatter.
+    factor : from the values under key to what is drawn.
     """
     groups = list(dict.fromkeys(row["group"] for row in rows))
     panels = []
@@ -129,9 +130,9 @@ def level_figure(rows, key, xlabel, title, fits=()):
             drawn = None
             if line is not None and np.ptp(x) > 0:
                 ends = np.linspace(x.min(), x.max(), 2)
-                drawn = (ends, line.at(ends))
+                drawn = (factor * ends, line.at(ends))
             label = group if len(groups) <= 8 else ""
-            series.append(Series(x, y, label=label, colour=COLOURS[number % len(COLOURS)], line=drawn))
+            series.append(Series(factor * x, y, label=label, colour=COLOURS[number % len(COLOURS)], line=drawn))
         panels.append(Panel(words, tuple(series)))
     return panels_figure(panels, xlabel=xlabel, title=title, height=1.7)
 

@@ -7,6 +7,7 @@ from utils.application import change_tables
 from utils.application.log import LOGGER
 from utils.application.report import context_of, csv_table, write_report
 from utils.application.run_record import REPORT
+from utils.domain.frame_groups import FrameGroup
 from utils.fits_io.atomic import write_bytes
 from utils.fits_io.naming import counted, label, unique_names
 from utils.fits_io.products import DQ, write_product
@@ -77,32 +78,32 @@ def write(config, record, campaign):
 
 def _write_maps(config, record, campaign, ids):
     """Difference, ratio and error of the latest epoch of each group (of all with --plots all) against its earliest."""
-    for made, found in zip(campaign.changes, campaign.found, strict=True):
+    for made in campaign.changes:
         wanted = []
-        for index, group in enumerate(made.flats.groups):
-            mine = np.flatnonzero(made.group == index)
-            wanted += [
-                (index, group, k, mine[0])
-                for k in (mine[1:] if config.shared.plots == "all" else mine[1:][-1:])
-            ]
+        for family in np.unique(made.group):
+            mine = np.flatnonzero(made.group == family)
+            chosen = mine[1:] if config.shared.plots == "all" else mine[1:][-1:]
+            wanted += [(made.flats.groups[made.owner[k]], k, mine[0]) for k in chosen]
         names = unique_names(
             [
                 f"diff_{m.replace('/', '_')}_T{label(g.frames.temperature, 1)}_E{g.frames.exposure:g}_epoch{made.epoch[k]}"
-                for m, (_, g, k, _) in zip([made.flats.filter] * len(wanted), wanted, strict=True)
+                for m, (g, k, _) in zip([made.flats.filter] * len(wanted), wanted, strict=True)
             ]
         )
-        for (index, group, k, first), name in zip(wanted, names, strict=True):
+        for (group, k, first), name in zip(wanted, names, strict=True):
             path = record.claim(config.output_dir / MAPS / f"{name}.fits")
-            _write_map(path, made, found, index, group, int(k), int(first))
+            _write_map(path, made, group, int(k), int(first))
             record.add_product(path, "DIFFERENCE_MAP")
 
 
-def _write_map(path, made, found, index, group, k, first):
+def _write_map(path, made, group, k, first):
     change = made.plane(k)
     bad = made.weight <= 0
-    reference = made.results[index].reference
-    early, late = (made.epoch_of[group.order] == made.epoch[n] for n in (first, k))
-    level = float(group.levels[early].mean())
+    reference = made.results[made.owner[first]].reference
+    earliest = made.flats.groups[made.owner[first]]
+    early = np.flatnonzero(made.epoch_of[earliest.order] == made.epoch[first])
+    late = np.flatnonzero(made.epoch_of[group.order] == made.epoch[k])
+    level = float(earliest.levels[early].mean())
     scale = reference * np.float32(level)
     variance = 1.0 / made.information[k] + 1.0 / made.information[first]
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -110,12 +111,13 @@ def _write_map(path, made, found, index, group, k, first):
     dq = np.zeros(made.shape, np.int16)
     dq[bad] = DQ.DO_NOT_USE
     change[bad] = np.nan
-    mine = group.subset(np.flatnonzero(early | late))
+    both = (earliest.frames.subset(early), group.frames.subset(late))
+    mine = FrameGroup([e for one in both for e in one.entries], [i for one in both for i in one.images])
     cards = {
-        **mine.frames.cards(),
+        **mine.cards(),
         "FILTER": (made.flats.filter, "filter"),
-        "NREF": (int(early.sum()), "earliest flats, the reference"),
-        "NNEW": (int(late.sum()), "latest flats"),
+        "NREF": (early.size, "earliest flats, the reference"),
+        "NNEW": (late.size, "latest flats"),
         "REFLEVEL": (level, "[adu] level of the reference above the pedestal"),
         "PEDESTAL": (group.origin[:60], "what was subtracted"),
     }
@@ -127,7 +129,7 @@ def _write_map(path, made, found, index, group, k, first):
         cards=cards,
         uncert=np.where(bad, np.nan, sigma * scale),
         dq=dq,
-        inputs=mine.frames.inputs([entry["datasum"] for entry in mine.frames.entries]),
+        inputs=mine.inputs([entry["datasum"] for entry in mine.entries]),
         extra=[("RATIO", change + np.float32(1.0), "")],
     )
 
@@ -140,11 +142,12 @@ def _draw(config, record, campaign, ids, rows, table, lines):
         save(record, folder / f"{name}.png", figure, caption, section)
 
     titles = [title for title, _ in SECTIONS]
-    histories, epoch_days, xlabel = {}, {}, "days"
+    histories, epoch_days = {}, {}
+    factor, xlabel = change_tables.time_axis([made.flats for made in campaign.changes])
     for made, found, names, history in zip(
         campaign.changes, campaign.found, ids, campaign.films, strict=True
     ):
-        days, xlabel = change_tables.days_of(made.flats)
+        days = factor * change_tables.days_of(made.flats)
         tag = made.flats.filter.replace("/", "_")
         if found:
             figure = figures.region_histories(found, names, days, xlabel)
@@ -154,9 +157,10 @@ def _draw(config, record, campaign, ids, rows, table, lines):
                 "Change of the most significant regions in each flat, and the step found.",
                 titles[0],
             )
-        for index, group in enumerate(made.flats.groups):
+        for index in np.unique(made.group):
             mine = np.flatnonzero(made.group == index)
             for k in mine[1:] if config.shared.plots == "all" else mine[1:][-1:]:
+                group = made.flats.groups[made.owner[k]]
                 change = made.plane(int(k))
                 change[made.weight <= 0] = np.nan
                 seen = [
@@ -197,7 +201,7 @@ def _draw(config, record, campaign, ids, rows, table, lines):
     for key, words in (("days", "time"), ("T", "temperature")):
         drawn = [{"group": one["group"], **one["time" if key == "days" else "T"]} for one in lines]
         axis = xlabel if key == "days" else "temperature [°C]"
-        figure = figures.level_figure(table, key, axis, f"Level and scatter against {words}", drawn)
+        figure = figures.level_figure(table, key, axis, f"Level and scatter against {words}", drawn, factor if key == "days" else 1.0)
         add(
             f"trend_{words}",
             figure,
@@ -205,7 +209,7 @@ def _draw(config, record, campaign, ids, rows, table, lines):
             titles[2],
         )
     if len(rows) > 1 and len(campaign.changes) == 1:
-        days = np.array([row["days"] for row in sorted(table, key=lambda r: r["days"])])
+        days = factor * np.sort([row["days"] for row in table])
         figure = figures.detections_figure(
             days, [r["regions"] for r in rows], [r["significance"] for r in rows], xlabel
         )

@@ -69,12 +69,20 @@ def moment(flats, place):
 
 
 def days_of(flats):
-    """Days since the first flat of a filter, or numbers of files, (n,); and what to write at the axis."""
-    if not flats.timed:
-        return flats.times + 1.0, "file, in order"
-    return (
-        flats.times - flats.times.min()
-    ) / DAY, f"days since {moment(flats, int(np.argmin(flats.times)))[:10]}"
+    """Days since the first flat of a filter, or numbers of files, (n,)."""
+    return (flats.times - flats.times.min()) / DAY if flats.timed else flats.times + 1.0
+
+
+def time_axis(sets):
+    """Factor from `days_of` to a unit that suits the longest of the sets, and what to write at the axis."""
+    if not all(one.timed for one in sets):
+        return 1.0, "file, in order"
+    span = max(float(days_of(one).max()) for one in sets)
+    factor, unit = next(
+        (f, name) for f, name, least in ((1.0, "days", 2.0), (24.0, "hours", 2 / 24), (1440.0, "minutes", 0.0)) if span >= least
+    )
+    start = min((moment(one, int(np.argmin(one.times))) for one in sets), default="")
+    return factor, f"{unit} since {start[:10] if factor == 1 else start[:16]}"
 
 
 def frames_of(flats):
@@ -153,7 +161,7 @@ def write_trends(config, record, campaign):
     """Level and scatter of every flat, and lines through them over time and temperature."""
     rows, fits, lines = [], [], []
     for made in campaign.changes:
-        days, _ = days_of(made.flats)
+        days = days_of(made.flats)
         for group in made.flats.groups:
             name = figures.group_name(group, made.flats.filter)
             epoch = made.epoch_of[group.order]
@@ -244,7 +252,7 @@ def write_film(config, record, campaign):
                     "filter": made.flats.filter,
                     "epoch": int(epoch),
                     "time": moment(made.flats, place),
-                    "depth": float(f"{history.depth[k]:.5g}"),
+                    "depth": round(float(history.depth[k]), 7) + 0.0,
                     "depth_error": float(f"{history.sigma[k]:.3g}"),
                     "uneven": round(one.uneven, 2),
                     "beyond_tilt": round(one.beyond_tilt, 2),

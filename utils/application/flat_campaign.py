@@ -12,7 +12,7 @@ from utils.application.log import LOGGER, progress
 from utils.application.options import SharedOptions
 from utils.domain import bias_source, dark_source, flat_changes, flat_groups
 from utils.domain.masters import CombineOptions
-from utils.errors import InputError
+from utils.errors import InputError, OptionError
 from utils.fits_io.naming import counted, exposure_label, label, unique_names
 from utils.fits_io.products import write_product
 from utils.fits_io.spool import ArraySpool
@@ -29,7 +29,7 @@ NOISE_AGREES = 0.15
 class ChangeConfig:
     """Options of one run.  reduce : subtract bias and dark.  sigma : threshold, None = by the false regions accepted.
 
-    show : open windows.  session_gap : pause that starts an epoch [s].
+    show : open windows.  session_gap : pause that starts an epoch [s].  across_exposures : compare them with each other.
     """
 
     shared: SharedOptions
@@ -37,6 +37,13 @@ class ChangeConfig:
     sigma: float | None = None
     show: bool = False
     session_gap: float = 6 * 3600.0
+    across_exposures: bool = False
+
+    def __post_init__(self):
+        if self.across_exposures and not self.reduce:
+            raise OptionError(
+                "--across-exposures: got no --reduce, expected it: dark signal grows with the exposure"
+            )
 
     @property
     def output_dir(self):
@@ -111,7 +118,12 @@ def select(config, record):
             first = one_value(found["flats"], key)
             for kind in ("bias", "darks"):
                 found[kind] = [entry for entry in found[kind] if entry[key] == first]
-        sets, sources = flat_groups.sets_of_flats(found["flats"], manager.images, shared.temp_tolerance)
+        sets, sources = flat_groups.sets_of_flats(
+            found["flats"],
+            manager.images,
+            shared.temp_tolerance,
+            across_exposures=config.across_exposures,
+        )
         record.add_input([entry["original_path"] for kind in found.values() for entry in kind])
         groups = sum(len(one.groups) for one in sets)
         step.summary = (
@@ -258,6 +270,8 @@ def levels(config, record, campaign):
             )
         record.value("gain used for the expected noise", 1.0 / measured.inverse_gain, "e-/adu")
         record.value("gain from", "given" if egain is not None else "scatter of successive flats")
+        for path, detail in flat_groups.odd_flats(campaign.sets):
+            record.warn(f"{path}: {detail}")
         kept = sum(one.count for one in campaign.sets)
         step.summary = f"{counted(kept, 'flat')} to compare"
 

@@ -20,7 +20,8 @@ FALSE_PER_FLAT = 1e-3
 class SetChanges:
     """Planes of one filter: the relative change of each group and epoch against the group's first epoch.
 
-    flats : `FlatSet`.  shape (ny, nx).  epoch_of : (n,) of each frame.  group, epoch, information, frames : (planes,).
+    flats : `FlatSet`.  shape (ny, nx).  epoch_of : (n,) of each frame.  owner : (planes,) index of the group.
+    group (its family), epoch, information, frames : (planes,).
     results : `GroupChange` of each group (their changes are in the spool).  weight : (ny, nx) float32.  excess :
     (templates,).  surfaces : smooth part of each plane, or None for a group's first epoch.  contrasts, bank : as used.
     spool : `ArraySpool` that holds plane k under (filter, k).
@@ -29,6 +30,7 @@ class SetChanges:
     flats: object
     shape: tuple
     epoch_of: np.ndarray
+    owner: np.ndarray
     group: np.ndarray
     epoch: np.ndarray
     information: np.ndarray
@@ -111,25 +113,34 @@ def changes_of(flats, spool, *, session_gap=SESSION_GAP, jobs=1, memory_limit=2 
     used = np.sort(np.concatenate([group.order for group in flats.groups]))
     epoch_of = np.full(flats.times.size, -1)
     epoch_of[used] = epochs.cut_epochs(flats.times[used], session_gap if flats.timed else math.inf)
-    results, columns = [], ([], [], [], [])
-    number = 0
+    results, columns = [], ([], [], [], [], [])
+    number, reference = 0, {}
     for index, group in enumerate(flats.groups):
-        result = _average(group, epoch_of[group.order], flats, jobs, memory_limit, progress)
+        known = reference.get(group.family)
+        result = _average(group, epoch_of[group.order], flats, jobs, memory_limit, progress, known)
+        reference.setdefault(group.family, result.reference)
         for k, change in enumerate(result.changes):
             spool.put((flats.filter, number), change)
             number += 1
-            row = (index, int(result.epochs[k]), float(result.information[k]), int(result.frames[k]))
+            row = (
+                index,
+                group.family,
+                int(result.epochs[k]),
+                float(result.information[k]),
+                int(result.frames[k]),
+            )
             for column, value in zip(columns, row, strict=True):
                 column.append(value)
         result.changes.clear()
         results.append(result)
-    group, epoch, information, frames = (np.array(column) for column in columns)
+    owner, group, epoch, information, frames = (np.array(column) for column in columns)
     weight = _common_weight(results, flats.groups)
     bank = templates.template_bank(shape)
     made = SetChanges(
         flats,
         shape,
         epoch_of,
+        owner,
         group,
         epoch,
         information,
@@ -148,7 +159,7 @@ def changes_of(flats, spool, *, session_gap=SESSION_GAP, jobs=1, memory_limit=2 
     return made
 
 
-def _average(group, epoch, flats, jobs, memory_limit, progress):
+def _average(group, epoch, flats, jobs, memory_limit, progress, reference):
     shape = tuple(group.frames.images[0].shape)
     means = changes.GroupMeans(shape, group.noise, epoch)
     full_count = np.zeros(shape, np.uint16)
@@ -162,7 +173,7 @@ def _average(group, epoch, flats, jobs, memory_limit, progress):
             means.add(frame)
             if progress is not None:
                 progress(1)
-    return means.finish(full_count > max(1, len(group) // 10))
+    return means.finish(full_count > max(1, len(group) // 10), reference)
 
 
 def _common_weight(results, groups):
@@ -240,8 +251,8 @@ def find(made, threshold, *, jobs=1, progress=None):
         return [], 0
     values, sigmas = _series(made, found, progress)
     group_of = np.full(made.flats.times.size, -1)
-    for number, group in enumerate(made.flats.groups):
-        group_of[group.order] = number
+    for group in made.flats.groups:
+        group_of[group.order] = group.family
     known = np.flatnonzero(made.epoch_of >= 0)
     kept, single = [], 0
     for index, region in enumerate(found):

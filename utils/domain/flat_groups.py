@@ -16,6 +16,8 @@ from utils.kernels import screen
 from utils.kernels.changes import FrameNoise
 from utils.kernels.flat_level import frame_level
 
+ODD_FLAT = 10.0
+"""A flat whose scatter lies so many robust sigma above that of its group is named."""
 LEAST_SIGNAL = 10.0
 """A flat whose level is below so many sigma of its pixels is too dark to compare."""
 
@@ -24,7 +26,8 @@ LEAST_SIGNAL = 10.0
 class LikeFlats:
     """Flats of one filter, exposure and temperature, in order of time.
 
-    frames : `FrameGroup`.  order : (n,) place of each frame among all flats of its filter.  pedestal : (ny, nx) float32 or
+    frames : `FrameGroup`.  order : (n,) place of each frame among all flats of its filter.  family : groups of one number
+    are compared with each other.  pedestal : (ny, nx) float32 or
     a number, what a frame holds without light [product ADU].  origin : where it is from, in words.  levels : (n,) above it
     [product ADU].  scatter : (n,) robust spread of a frame over its level.  saturated : (n,) share of sampled pixels.
     noise : list of `FrameNoise`.
@@ -32,6 +35,7 @@ class LikeFlats:
 
     frames: FrameGroup
     order: np.ndarray
+    family: int = 0
     pedestal: object = 0.0
     origin: str = "nothing"
     levels: np.ndarray = None
@@ -47,7 +51,13 @@ class LikeFlats:
         arrays = (None if one is None else one[keep] for one in (self.levels, self.scatter, self.saturated))
         noise = [self.noise[i] for i in keep] if self.noise else []
         return LikeFlats(
-            self.frames.subset(keep), self.order[keep], self.pedestal, self.origin, *arrays, noise
+            self.frames.subset(keep),
+            self.order[keep],
+            self.family,
+            self.pedestal,
+            self.origin,
+            *arrays,
+            noise,
         )
 
 
@@ -72,10 +82,11 @@ class FlatSet:
         return sum(len(group) for group in self.groups)
 
 
-def sets_of_flats(entries, images, temp_tolerance):
+def sets_of_flats(entries, images, temp_tolerance, *, across_exposures=False):
     """Group flats by filter, exposure and temperature.
 
     entries : ObservationManager entries of flats of one camera setting.  images : path -> FitsImage.
+    across_exposures : groups of one temperature are one family whatever their exposure, else each group is its own.
     Where a frame tells no time, the order of the files stands for time in its whole filter.
     Returns a list of `FlatSet`, and for each kind of time stamp (keyword, or 'file order') how many frames have it.
     """
@@ -93,12 +104,27 @@ def sets_of_flats(entries, images, temp_tolerance):
             [entry["timestamp"] for entry in mine] if timed else np.arange(len(mine)), np.float64
         )
         groups = []
-        for group in group_entries(mine, images, temp_tolerance=temp_tolerance, by_exposure=True):
-            order = np.array([place[entry["original_path"]] for entry in group.entries])
-            keep = np.argsort(order)
-            groups.append(LikeFlats(group.subset(keep), order[keep]))
+        for family, members in enumerate(_families(mine, images, temp_tolerance, across_exposures)):
+            for group in members:
+                order = np.array([place[entry["original_path"]] for entry in group.entries])
+                keep = np.argsort(order)
+                groups.append(LikeFlats(group.subset(keep), order[keep], family))
+        # The earliest group of a family comes first: it is the reference.
+        groups.sort(key=lambda group: (group.family, group.order[0]))
         sets.append(FlatSet(name, groups, times, timed))
     return sets, sources
+
+
+def _families(entries, images, temp_tolerance, across_exposures):
+    """Groups of like flats, those that are compared with each other together."""
+    if not across_exposures:
+        return [
+            [one] for one in group_entries(entries, images, temp_tolerance=temp_tolerance, by_exposure=True)
+        ]
+    return [
+        group_entries(one.entries, images, temp_tolerance=3.0 * temp_tolerance, by_exposure=True)
+        for one in group_entries(entries, images, temp_tolerance=temp_tolerance)
+    ]
 
 
 @dataclass
@@ -157,6 +183,23 @@ def measure_levels(
         path, reason = result.rejected[0]
         raise InputError(f"no flat can be used, the first was {path} ({reason})")
     return result
+
+
+def odd_flats(sets):
+    """Flats that are far more uneven than the others of their group: (path, what is odd); they are kept.
+
+    A change that one flat alone shows is no structure, but worth a look: light that moved, a cloud, a lamp that flickered.
+    """
+    found = []
+    for group in (group for one in sets for group in one.groups):
+        if len(group) < 5:
+            continue
+        middle = float(np.median(group.scatter))
+        spread = max(1.4826 * float(np.median(np.abs(group.scatter - middle))), 0.02 * middle)
+        for index in np.flatnonzero(group.scatter > middle + ODD_FLAT * spread):
+            path = group.frames.entries[index]["original_path"]
+            found.append((path, f"scatter {group.scatter[index]:.2%} of its level, {middle:.2%} in flats like it"))
+    return found
 
 
 def _saturation(groups, samples, scale, full, result):

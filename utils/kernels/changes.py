@@ -137,8 +137,12 @@ class GroupMeans:
             self.quiet_information += information
         self._last = frame
 
-    def finish(self, bad=None):
-        """Return the `GroupChange`; bad : (ny, nx) bool, pixels known to be unusable, or None."""
+    def finish(self, bad=None, reference=None):
+        """Return the `GroupChange`.
+
+        bad : (ny, nx) bool, pixels known to be unusable, or None.  reference : (ny, nx) of another group, to compare all
+        epochs with; None = the first epoch.
+        """
         n = len(self.expected)
         if len(self._window) == 3:
             self._take(self._clean(self._window[2], *self._window[:2]))
@@ -151,14 +155,14 @@ class GroupMeans:
         means = [self.sums.pop(int(e)) for e in epochs]
         for mean, total in zip(means, information, strict=True):
             mean *= np.float32(1.0 / total)
-        reference = means[0]
+        own = means[0] if reference is None else reference
         bad = self.bad if bad is None else self.bad | bad
-        bad = bad | ~(reference > LEAST_RESPONSE)
-        weight, ratio, noisy = self._weights(reference, bad, n)
+        bad = bad | ~(own > LEAST_RESPONSE)
+        weight, ratio, noisy = self._weights(own, bad, n)
         with np.errstate(divide="ignore", invalid="ignore"):
-            inverse = np.where(bad, np.float32(0.0), np.float32(1.0) / reference)
-        changes = [np.zeros(self.shape, np.float32)]
-        for mean in means[1:]:
+            inverse = np.where(bad, np.float32(0.0), np.float32(1.0) / own)
+        changes = [np.zeros(self.shape, np.float32)] if reference is None else []
+        for mean in means[len(changes) :]:
             mean *= inverse
             mean -= np.float32(1.0)
             mean[bad] = 0.0
@@ -169,7 +173,7 @@ class GroupMeans:
             quiet_variance = ratio**2 / self.quiet_information
         frames = np.array([(self.epochs == e).sum() for e in epochs])
         return GroupChange(
-            reference,
+            own,
             epochs,
             changes,
             information / ratio**2,

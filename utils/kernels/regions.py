@@ -170,6 +170,8 @@ class _Finder:
         change = np.tensordot(self.contrasts.weights[best], planes, 1)
         amplitude = float((change * kernel * weight).sum()) / norm**2
         inside = self._extent(change * np.sign(amplitude), weight, kernel, abs(amplitude), best)
+        if not inside.any():
+            inside[y - top, x - left] = True
         rows, columns = np.nonzero(inside)
         rows, columns = rows + top, columns + left
         return Candidate(self, rows, columns, change[inside], weight[inside], z, best, template.kind)
