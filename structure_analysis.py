@@ -69,7 +69,8 @@ def build_parser():
 def main(argv):
     """Run the analysis; returns the exit status."""
     args = build_parser().parse_args(argv)
-    from utils.application import change_report, flat_campaign
+    from utils import flat_campaign
+    from utils.application import change_report
     from utils.application.log import setup_logging
     from utils.application.run_record import RunRecord
 
@@ -96,6 +97,7 @@ def main(argv):
         flat_campaign.masters(config, record, campaign)
         flat_campaign.levels(config, record, campaign)
         if not shared.dry_run:
+            flat_campaign.write_masters(config, record, campaign)
             with flat_campaign.spool(config) as store:
                 flat_campaign.compare(config, record, campaign, store)
                 change_report.write(config, record, campaign)

@@ -132,7 +132,9 @@ def level_figure(rows, key, xlabel, title, fits=(), factor=1.0):
                 ends = np.linspace(x.min(), x.max(), 2)
                 drawn = (factor * ends, line.at(ends))
             label = group if len(groups) <= 8 else ""
-            series.append(Series(factor * x, y, label=label, colour=COLOURS[number % len(COLOURS)], line=drawn))
+            series.append(
+                Series(factor * x, y, label=label, colour=COLOURS[number % len(COLOURS)], line=drawn)
+            )
         panels.append(Panel(words, tuple(series)))
     return panels_figure(panels, xlabel=xlabel, title=title, height=1.7)
 

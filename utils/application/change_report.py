@@ -201,7 +201,9 @@ def _draw(config, record, campaign, ids, rows, table, lines):
     for key, words in (("days", "time"), ("T", "temperature")):
         drawn = [{"group": one["group"], **one["time" if key == "days" else "T"]} for one in lines]
         axis = xlabel if key == "days" else "temperature [°C]"
-        figure = figures.level_figure(table, key, axis, f"Level and scatter against {words}", drawn, factor if key == "days" else 1.0)
+        figure = figures.level_figure(
+            table, key, axis, f"Level and scatter against {words}", drawn, factor if key == "days" else 1.0
+        )
         add(
             f"trend_{words}",
             figure,

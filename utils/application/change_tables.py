@@ -79,7 +79,9 @@ def time_axis(sets):
         return 1.0, "file, in order"
     span = max(float(days_of(one).max()) for one in sets)
     factor, unit = next(
-        (f, name) for f, name, least in ((1.0, "days", 2.0), (24.0, "hours", 2 / 24), (1440.0, "minutes", 0.0)) if span >= least
+        (f, name)
+        for f, name, least in ((1.0, "days", 2.0), (24.0, "hours", 2 / 24), (1440.0, "minutes", 0.0))
+        if span >= least
     )
     start = min((moment(one, int(np.argmin(one.times))) for one in sets), default="")
     return factor, f"{unit} since {start[:10] if factor == 1 else start[:16]}"

@@ -198,7 +198,9 @@ def odd_flats(sets):
         spread = max(1.4826 * float(np.median(np.abs(group.scatter - middle))), 0.02 * middle)
         for index in np.flatnonzero(group.scatter > middle + ODD_FLAT * spread):
             path = group.frames.entries[index]["original_path"]
-            found.append((path, f"scatter {group.scatter[index]:.2%} of its level, {middle:.2%} in flats like it"))
+            found.append(
+                (path, f"scatter {group.scatter[index]:.2%} of its level, {middle:.2%} in flats like it")
+            )
     return found
 
 

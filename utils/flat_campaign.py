@@ -150,10 +150,9 @@ def select(config, record):
 
 
 def masters(config, record, campaign):
-    """Make bias and dark maps from the frames found.
+    """Find what can be subtracted: the bias through the bias frames found, and the darks.
 
-    Writes: bias_used/ (a, b, covariance, read noise), dark_maps/dark_T{T}_E{t}.fits [adu].  Without --reduce the level of
-    bias and dark is taken from the flats all the same, not their maps.
+    Without --reduce the level of the bias is taken from the flats all the same, not its map.
     Raises InputError with --reduce where there is neither bias nor dark.
     """
     with record.step("bias_and_dark") as step:
@@ -180,18 +179,28 @@ def masters(config, record, campaign):
         )
         if config.reduce and not darks:
             record.warn("--reduce: no dark frames, the bias alone is subtracted")
-        if not config.shared.dry_run:
-            if source.bias is not None:
-                for path, prodtype in bias_source.write_bias(
-                    config.output_dir / BIAS, source.bias, record.claim
-                ):
-                    record.add_product(path, prodtype)
-            _write_darks(config, record, campaign)
         for text in source.warnings:
             record.warn(text)
         for path, reason in source.rejected:
             record.reject(path, reason)
         step.summary = f"{counted(len(biases), 'bias frame')}, {counted(len(darks), 'dark')}"
+
+
+def write_masters(config, record, campaign):
+    """Write the bias and dark maps made from the frames found.
+
+    Writes: bias_used/ (a, b, covariance, read noise), dark_maps/dark_T{T}_E{t}.fits [adu].
+    """
+    if campaign.source is None:
+        return
+    with record.step("bias_and_dark_maps") as step:
+        if campaign.source.bias is not None:
+            for path, prodtype in bias_source.write_bias(
+                config.output_dir / BIAS, campaign.source.bias, record.claim
+            ):
+                record.add_product(path, prodtype)
+        _write_darks(config, record, campaign)
+        step.summary = "bias and dark maps"
 
 
 def _write_darks(config, record, campaign):
