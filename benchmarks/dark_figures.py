@@ -50,12 +50,13 @@ def pull_histograms(found, campaigns):
             axes.plot(middle, share, marker, ms=2.6, color=colour, label=name)
         axes.plot(middle, np.exp(-0.5 * middle**2) / np.sqrt(2 * np.pi), color=GREY, lw=1, label="Gaussian")
         axes.set_yscale("log")
-        axes.set_ylim(1e-5, 1)
+        axes.set_ylim(1e-5, 1e4)
+        axes.set_yticks([1e-4, 1e-2, 1])
         axes.minorticks_off()
         axes.set_xlabel("pull")
         axes.set_ylabel("density")
         if column == 0:
-            axes.legend(loc="lower center", fontsize=5.5)
+            axes.legend(loc="upper left", fontsize=6.5)
     return figure
 
 
