@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from utils.kernels.median_network import NETWORK_LIMIT, median_comparators, median_pair
+from utils.kernels.median_network import NETWORK_LIMIT, WIDE, WIDE_LIMIT, median_comparators, median_pair
 
 COUNTS = [*range(1, 61), 100, 127, 128, 129, 130, 131, 300]
 
@@ -52,6 +52,14 @@ def test_pruned_network_is_shorter_than_a_sort_and_in_range():
         assert (low, high) == ((n - 1) // 2, n // 2)
         assert all(0 <= i < j < n and (need_min or need_max) for i, j, need_min, need_max in steps)
         assert any(not (need_min and need_max) for _, _, need_min, need_max in steps)
+
+
+@pytest.mark.parametrize("n", [129, 200, WIDE_LIMIT, WIDE_LIMIT + 1])
+@pytest.mark.parametrize("columns", [WIDE - 1, WIDE])
+def test_many_samples_of_many_columns(n, columns):
+    stack = np.random.default_rng(n).integers(-40, 40, (n, columns)).astype(np.int16)
+    low, high = median_pair(stack)
+    np.testing.assert_array_equal(0.5 * (low.astype(float) + high), np.median(stack, axis=0))
 
 
 @pytest.mark.parametrize("n", [3, 8, 140])

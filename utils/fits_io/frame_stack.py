@@ -21,6 +21,7 @@ from utils.errors import InputError
 from utils.fits_io.stack_plans import FloatPlan, IntegerPlan
 from utils.fits_io.workers import in_workers, shared_empty
 from utils.kernels import combine
+from utils.kernels.median_network import NETWORK_LIMIT, WIDE, WIDE_LIMIT
 
 CHUNK_BYTES = 4 << 20
 """Samples that a worker works on at a time (as stored and as float32): they stay in its cache."""
@@ -202,6 +203,8 @@ class FrameStack:
         budget = min(READ_BYTES, self.memory_limit // (4 * jobs))
         rows = max(1, min(budget // (n * nx * item), math.ceil(ny / (2 * jobs))))
         chunk = max(512, min(65536, CHUNK_BYTES // (plan.bytes_at_work * n)))
+        if NETWORK_LIMIT < n <= WIDE_LIMIT:
+            chunk = max(chunk, 2 * WIDE)
         return rows, min(chunk, rows * nx)
 
     def _combine_rows(self, plan, result, start, height, chunk, buffers):

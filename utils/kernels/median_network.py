@@ -1,8 +1,8 @@
 """Exact medians over the first axis of a stack.
 
-Up to ``NETWORK_LIMIT`` samples a comparator network is used: Batcher's odd-even merge sort, pruned to the
-comparators that the middle outputs need.  Every comparator is one ``np.minimum`` and one ``np.maximum`` over whole
-rows, which run as SIMD and without the interpreter lock.  Longer stacks are partitioned.
+Up to ``NETWORK_LIMIT`` samples (``WIDE_LIMIT`` for many columns) a comparator network is used: Batcher's odd-even
+merge sort, pruned to the comparators that the middle outputs need.  Every comparator is one ``np.minimum`` and one
+``np.maximum`` over whole rows, which run as SIMD.  Longer stacks are partitioned.
 Reference: Batcher (1968), AFIPS 32, 307; Knuth, The Art of Computer Programming 3, 5.3.4.
 """
 
@@ -11,6 +11,9 @@ from functools import lru_cache
 import numpy as np
 
 NETWORK_LIMIT = 128
+"""Samples up to which the network is used for any number of columns."""
+WIDE_LIMIT, WIDE = 512, 2048
+"""Samples up to which it is used for so many columns or more, which outweigh the calls of its many operations."""
 
 
 @lru_cache(maxsize=256)
@@ -54,7 +57,7 @@ def median_pair(stack):
     Returns low (...), high (...), of the stack's type.  The median is their mean.
     """
     n = stack.shape[0]
-    if n > NETWORK_LIMIT:
+    if n > NETWORK_LIMIT and (n > WIDE_LIMIT or stack[0].size < WIDE):
         low, high = (n - 1) // 2, n // 2
         ordered = np.ascontiguousarray(stack.reshape(n, -1).T)
         ordered.partition(sorted({low, high}), axis=1)
