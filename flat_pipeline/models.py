@@ -1,5 +1,6 @@
 """The flat model of each filter: masters side by side, the model as files, and the way back."""
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -7,7 +8,8 @@ import numpy as np
 from flat_pipeline.products import IGNORED, MODEL, plain
 from utils.domain.frame_groups import dates_of_masters
 from utils.errors import InputError
-from utils.fits_io.product_reader import read_plane, read_product, view_planes
+from utils.fits_io.mapped import drop_pages, native
+from utils.fits_io.product_reader import view_planes
 from utils.fits_io.products import DQ, header_from_inputs, write_product
 from utils.kernels import flat_model
 
@@ -53,12 +55,17 @@ class Masters:
         return max(float(head.get("TTOL", 0.5)) for head in self.headers)
 
     def block(self, rows):
-        """Values and sigma of some rows, (n, r, nx) float32, NaN where a master has no usable value."""
+        """Values, sigma and quality of some rows, each (n, r, nx); NaN where a master has no usable value."""
         values = np.stack([np.asarray(plane[rows], np.float32) for plane in self.values])
         sigmas = np.stack([np.asarray(plane[rows], np.float32) for plane in self.sigmas])
-        for value, dq in zip(values, self.dqs, strict=True):
-            value[(dq[rows] & _LOST) != 0] = np.nan
-        return values, sigmas
+        dqs = np.stack([np.asarray(plane[rows], np.int16) for plane in self.dqs])
+        drop_pages(*(plane[rows] for plane in (*self.values, *self.sigmas, *self.dqs)))
+        values[(dqs & _LOST) != 0] = np.nan
+        return values, sigmas, dqs
+
+    def one(self, index):
+        """Value, sigma and quality of one master in memory."""
+        return native(self.values[index]), native(self.sigmas[index]), native(self.dqs[index])
 
     def row_blocks(self):
         """Slices of rows that are worked on at a time."""
@@ -118,15 +125,16 @@ def design_of(masters, t_ref=None, exp_ref=None):
     )
 
 
-def fit_masters(masters, design):
+def fit_masters(masters, design, jobs=1):
     """Fit all pixels: coeff (3, ny, nx), cov (6, ny, nx), reduced chi2 (ny, nx) float32, dq int16."""
     shape = masters.shape
-    coeff = np.empty((3, *shape), np.float32)
-    cov = np.empty((6, *shape), np.float32)
+    coeff, cov = np.empty((3, *shape), np.float32), np.empty((6, *shape), np.float32)
     chi2, dq = np.empty(shape, np.float32), np.zeros(shape, np.int16)
     terms = sum(design.fitted)
-    for rows in masters.row_blocks():
-        fit = flat_model.fit_flat_model(*masters.block(rows), design)
+
+    def work(rows):
+        values, sigmas, quality = masters.block(rows)
+        fit = flat_model.fit_flat_model(values, sigmas, design)
         part = (rows.stop - rows.start, shape[1])
         coeff[:, rows] = fit.coeff.reshape(3, *part)
         cov[:, rows] = fit.cov.reshape(6, *part)
@@ -137,9 +145,10 @@ def fit_masters(masters, design):
         flagged = np.zeros(free.shape, np.int16)
         flagged[fit.fixed | poor] |= DQ.UNRELIABLE_FIT
         flagged[fit.n_used == 0] |= DQ.NO_DATA
-        dq[rows] = flagged.reshape(part)
-    for plane in masters.dqs:
-        dq |= np.asarray(plane, np.int16) & np.int16(_KEPT)
+        dq[rows] = flagged.reshape(part) | (np.bitwise_or.reduce(quality, axis=0) & np.int16(_KEPT))
+
+    with ThreadPoolExecutor(max(1, jobs)) as pool:
+        list(pool.map(work, masters.row_blocks()))
     return coeff, cov, chi2, dq
 
 
@@ -228,45 +237,67 @@ def write_model(config, record, masters, design, coeff, cov, chi2, dq, paths):
 
 @dataclass(eq=False)
 class FlatModel:
-    """Model of one filter, read back: coeff (3, ny, nx), cov (6, ny, nx), dq, header, paths."""
+    """Model of one filter, mapped from its files: terms A, B, C, their sigmas, mixed (cov AB, AC, BC), each (ny, nx)."""
 
-    coeff: np.ndarray
-    cov: np.ndarray
-    dq: np.ndarray
+    terms: list
+    sigmas: list
+    mixed: list
     header: dict
     paths: list
 
     @classmethod
     def load(cls, refs, filter_name, shape, like):
-        """Read the model of a filter from the products of run.json; shape and ``like`` : of the masters, for the check.
+        """Open the model of a filter from the products of run.json; shape and ``like`` : of the masters, for the check.
 
-        Raises InputError where a map is missing or of another shape.
+        Raises InputError where a map is missing, of another kind or shape.
         """
         own = {ref.prodtype: ref.path for ref in refs if ref.facts.get("filter") == filter_name}
         wanted = [f"FLAT_{term}" for term in TERMS] + ["FLAT_COVARIANCE"]
+        opened = []
         for kind in wanted:
             if kind not in own:
                 raise InputError(f"{like}: no {kind} for filter {filter_name}; make it with --mode fit_model")
-        maps = [read_product(own[kind], expect=kind) for kind in wanted]
-        for one in maps:
-            if one.data.shape != shape:
-                raise InputError(f"{one.path}: shape {one.data.shape}, expected {shape} as in {like}")
-        cov = [np.square(one.uncert) for one in maps[:3]]
-        path = own["FLAT_COVARIANCE"]
-        cov += [maps[3].data, read_plane(path, "COV_AC"), read_plane(path, "COV_BC")]
+            head, planes = view_planes(own[kind])
+            needed = ("COV_AC", "COV_BC") if kind == "FLAT_COVARIANCE" else ("UNCERT",)
+            if head.get("PRODTYPE") != kind or any(name not in planes for name in needed):
+                raise InputError(
+                    f"{own[kind]}: got {head.get('PRODTYPE')}, expected {kind} with {', '.join(needed)}"
+                )
+            if planes["PRIMARY"].shape != shape:
+                raise InputError(
+                    f"{own[kind]}: shape {planes['PRIMARY'].shape}, expected {shape} as in {like}"
+                )
+            opened.append((head, planes))
+        maps = [planes for _, planes in opened]
         return cls(
-            np.stack([one.data for one in maps[:3]]), np.stack(cov), maps[3].dq, maps[0].header,
+            [one["PRIMARY"] for one in maps[:3]],
+            [one["UNCERT"] for one in maps[:3]],
+            [maps[3][name] for name in ("PRIMARY", "COV_AC", "COV_BC")],
+            opened[0][0],
             [own[kind] for kind in wanted],
-        )  # fmt: skip
+        )
 
-    def evaluate(self, temperature, exposure, rows=slice(None)):
-        """Flat at a temperature [degC] and exposure [s]: value and 1 sigma, (r, nx) float32."""
+    def block(self, temperature, exposure, rows):
+        """Flat at a temperature [degC] and exposure [s] in some rows: value and 1 sigma, (r, nx) float32."""
         dt = np.float32(temperature - self.header["T_REF"])
         de = np.float32(exposure - self.header["E_REF"])
-        a, b, c = self.coeff[:, rows]
-        va, vb, vc, ab, ac, bc = self.cov[:, rows].astype(np.float64)
+        a, b, c = (plane[rows].astype(np.float32) for plane in self.terms)
+        # In float64: the terms of the variance cancel.
+        va, vb, vc = (np.square(plane[rows].astype(np.float64)) for plane in self.sigmas)
+        ab, ac, bc = (plane[rows].astype(np.float64) for plane in self.mixed)
+        drop_pages(*(plane[rows] for plane in (*self.terms, *self.sigmas, *self.mixed)))
         variance = va + dt * dt * vb + de * de * vc + 2.0 * (dt * ab + de * ac + dt * de * bc)
         return a + dt * b + de * c, np.sqrt(np.maximum(variance, 0.0)).astype(np.float32)
+
+    def evaluate(self, temperature, exposure):
+        """Flat at a temperature [degC] and exposure [s]: value and 1 sigma, (ny, nx) float32."""
+        ny, nx = self.terms[0].shape
+        value, sigma = np.empty((ny, nx), np.float32), np.empty((ny, nx), np.float32)
+        step = max(1, (1 << 17) // nx)
+        for top in range(0, ny, step):
+            rows = slice(top, min(top + step, ny))
+            value[rows], sigma[rows] = self.block(temperature, exposure, rows)
+        return value, sigma
 
     def extrapolates(self, temperature, exposure):
         """Return True outside the fitted range of temperature or exposure."""

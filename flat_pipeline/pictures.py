@@ -54,9 +54,8 @@ def _draw_masters(config, record, masters, found, spelled):
     count = len(masters.paths)
     for index in range(count) if config.shared.plots == "all" else [count // 2]:
         head = masters.headers[index]
-        value = np.asarray(masters.values[index], np.float32)
-        sigma = np.asarray(masters.sigmas[index], np.float32)
-        good = models.speaking(masters.dqs[index]) & np.isfinite(value)
+        value, sigma, dq = masters.one(index)
+        good = models.speaking(dq) & np.isfinite(value)
         corrected = bool(head["VIGNCORR"])
         figure = figures.master_map(
             value, masters.filter, head["TEMP"], head["EXPTIME"], head["NCOMBINE"], corrected

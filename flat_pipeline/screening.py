@@ -19,6 +19,9 @@ SCATTER = 3.0
 UNEVEN, LEAST_UNEVEN = 8.0, 0.01
 """A frame whose pattern differs across the sensor by so many times that of the others, and by so much, neither."""
 JUMP_MAD = 8.0
+RANGE = "range of the converter"
+FAINT = 20.0
+"""A flat below so many times the read noise is underexposed, where nothing tells the range of the camera."""
 MOST_ELECTRONS = 5e6
 """No pixel holds more: flats that scatter less than so many photons do are at the end of the range."""
 
@@ -125,10 +128,11 @@ def screen_flats(groups, config, source, record, progress=None):
         level,
         told_by,
     )
+    least = _least_level(groups, setting, source)
     showing = np.split(showing, np.cumsum([len(group) for group in groups])[:-1])
     flats = []
     for group, sample, found, full in zip(groups, samples, faults, showing, strict=True):
-        found |= _judge(sample, setting, found, full, config.flat_type)
+        found |= _judge(sample, setting, found, full, least, config.flat_type)
         for index, (code, detail) in sorted(found.items()):
             record.reject(group.entries[index]["original_path"], f"{code}: {detail}")
         keep = [index for index in range(len(group)) if index not in found]
@@ -150,8 +154,8 @@ def _subset(sample, keep):
     )  # fmt: skip
 
 
-def _judge(sample, setting, known, full, flat_type):
-    """Frames that are saturated, too faint, or not like their group: {index: (code, detail)}."""
+def _judge(sample, setting, known, full, least, flat_type):
+    """Frames that are saturated, below ``least`` [ADU], or not like their group: {index: (code, detail)}."""
     found = {}
     for index in np.flatnonzero(~np.isfinite(sample.levels)):
         found[int(index)] = ("NO_DATA", "no finite sample")
@@ -165,8 +169,7 @@ def _judge(sample, setting, known, full, flat_type):
     for index in np.flatnonzero(saturated > SATURATED_FRACTION):
         part = "more than 2 %" if saturated[index] == 1.0 else f"{saturated[index]:.1%}"
         found[int(index)] = ("SATURATED", f"{part} of the sampled pixels reach {at}")
-    least = UNDEREXPOSED * setting.saturation if math.isfinite(setting.saturation) else 0.0
-    for index in np.flatnonzero(~(sample.levels > max(least, 0.0))):
+    for index in np.flatnonzero(~(sample.levels > least)):
         found.setdefault(
             int(index),
             (
@@ -227,7 +230,19 @@ def _saturation(groups, config, scale, tops):
     found = saturation.saturation_level(tops, highest, exposures)
     if math.isfinite(found.level) and found.level < highest:
         return found.level, found.reason, found.frames
-    return highest, "range of the converter", nothing
+    return highest, RANGE, nothing
+
+
+def _least_level(groups, setting, source):
+    """Level below which a flat is underexposed [ADU]: part of the range, where none is told a multiple of the read noise.
+
+    Samples of 12 bits in 16 look like those of a 16-bit camera that is always faint.
+    """
+    told = any(entry["bit_depth"] for group in groups for entry in group.entries)
+    if told or setting.saturation_from != RANGE:
+        return UNDEREXPOSED * setting.saturation
+    read = source.read_variance
+    return 0.0 if read is None else FAINT * math.sqrt(float(np.median(read)))
 
 
 def describe_group(group):

@@ -1,6 +1,7 @@
 """The model against every master, in-sample and with that master left out."""
 
 import math
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
@@ -39,7 +40,7 @@ def run(config, context):
         rows = []
         for masters in filters:
             model = models.FlatModel.load(refs, masters.filter, masters.shape, masters.paths[0])
-            rows += _evaluate(masters, model)
+            rows += _evaluate(masters, model, config.shared.jobs)
             count = len(masters.paths)
             pictured = {"none": (), "summary": (0, count - 1), "all": range(count)}[config.shared.plots]
             for index in range(count):
@@ -56,26 +57,39 @@ def run(config, context):
         step.summary = f"{counted(len(rows), 'master')}, mean MAE {_mean(rows, 'mae'):.3g}"
 
 
-def _evaluate(masters, model):
+def _evaluate(masters, model, jobs):
     """Rows of the masters of one filter."""
     n = len(masters.paths)
     inside = [evaluation.Comparison() for _ in range(n)]
     outside = [evaluation.Comparison() for _ in range(n)]
     design = models.design_of(masters, model.header["T_REF"], model.header["E_REF"])
-    for rows in masters.row_blocks():
-        values, sigmas = masters.block(rows)
-        good = np.stack([models.speaking(dq[rows]) for dq in masters.dqs])
+
+    def work(rows):
+        values, sigmas, dqs = masters.block(rows)
         left, spread = flat_model.left_out_residuals(values, sigmas, design)
+        found = []
         for index in range(n):
-            use = good[index].reshape(-1)
+            use = models.speaking(dqs[index]).reshape(-1)
             real, error = values[index].reshape(-1)[use], sigmas[index].reshape(-1)[use]
-            synthetic, own = model.evaluate(masters.temperature[index], masters.exposure[index], rows)
+            synthetic, own = model.block(masters.temperature[index], masters.exposure[index], rows)
             residual = real - synthetic.reshape(-1)[use]
             # The residual of a datum of the fit scatters less than the datum, by the variance of the fit.
             variance = np.square(error) - np.square(own.reshape(-1)[use])
             known = variance > 1e-4 * np.square(error)
-            inside[index].add(real[known], residual[known], np.sqrt(variance[known]))
-            outside[index].add(real, left[index][use], np.sqrt(np.square(error) + spread[index][use]))
+            found.append(
+                (
+                    (real[known], residual[known], np.sqrt(variance[known])),
+                    (real, left[index][use], np.sqrt(np.square(error) + spread[index][use])),
+                )
+            )
+        return found
+
+    with ThreadPoolExecutor(max(1, jobs)) as pool:
+        # Added in the order of the rows: sums do not depend on the number of threads.
+        for found in pool.map(work, masters.row_blocks()):
+            for index, (own, left) in enumerate(found):
+                inside[index].add(*own)
+                outside[index].add(*left)
     return [_row(masters, index, inside[index], outside[index]) for index in range(n)]
 
 
@@ -110,9 +124,9 @@ def _at_end(values, index, tolerance):
 def _maps(config, record, masters, model, index, pictures):
     """Maps of one master as FITS and PNG, as far as they are wanted."""
     head = masters.headers[index]
-    real = np.asarray(masters.values[index], np.float32)
+    real, sigma, dq = masters.one(index)
     synthetic, error = model.evaluate(head["TEMP"], head["EXPTIME"])
-    sigma = np.hypot(np.asarray(masters.sigmas[index], np.float32), error)
+    np.hypot(sigma, error, out=sigma)
     difference = real - synthetic
     maps = {
         "diff": (difference, ""),
@@ -126,7 +140,6 @@ def _maps(config, record, masters, model, index, pictures):
         cards |= {"MODEL": (models.EQUATION, "what the master is compared with")}
         cards |= {"EXTRAP": (model.extrapolates(head["TEMP"], head["EXPTIME"]), "outside the fitted range")}
         inputs = [{"file": masters.paths[index].name, "datasum": head.get("DATASUM")}]
-        dq = np.asarray(masters.dqs[index], np.int16)
         for kind, (image, unit) in {**maps, "synthetic": (synthetic, "")}.items():
             path = record.claim(folder / f"{name}_{kind}.fits")
             write_product(

@@ -67,13 +67,13 @@ def _of_masters(context):
         total = np.zeros(masters.shape, np.float32)
         weights = np.zeros(masters.shape, np.float32)
         noisy = np.zeros(masters.shape, bool)
-        for value, sigma, dq in zip(masters.values, masters.sigmas, masters.dqs, strict=True):
-            value, sigma = np.asarray(value, np.float32), np.asarray(sigma, np.float32)
+        for index in range(len(masters.paths)):
+            value, sigma, dq = masters.one(index)
             good = np.isfinite(value) & np.isfinite(sigma)
             weight = np.float32(1.0 / np.median(np.square(sigma[good])))
             total += np.where(good, value, np.float32(0.0)) * weight
             weights += good * weight
-            noisy |= (np.asarray(dq) & int(DQ.NOISY)) != 0
+            noisy |= (dq & int(DQ.NOISY)) != 0
         with np.errstate(divide="ignore", invalid="ignore"):
             flat, sigma = total / weights, 1.0 / np.sqrt(weights)
         if masters.headers[0]["VIGNCORR"]:

@@ -18,7 +18,7 @@ def run(config, context):
         paths = models.model_paths(config, [masters.filter for masters in filters])
         for masters in filters:
             design = models.design_of(masters, config.t_ref, config.exp_ref)
-            fit = models.fit_masters(masters, design)
+            fit = models.fit_masters(masters, design, config.shared.jobs)
             models.write_model(config, record, masters, design, *fit, paths[masters.filter])
             _say(record, masters, design, *fit)
         step.summary = f"model of {counted(len(filters), 'filter')}"
