@@ -50,16 +50,22 @@ class Masters:
         """(ny, nx) of the masters."""
         return self.values[0].shape
 
+    def subset(self, keep):
+        """Return the masters at the indices ``keep``."""
+        lists = (self.paths, self.headers, self.values, self.sigmas, self.dqs)
+        return Masters(self.filter, *([one[index] for index in keep] for one in lists))
+
     def tolerance(self):
         """Half width of a temperature group [degC]."""
         return max(float(head.get("TTOL", 0.5)) for head in self.headers)
 
     def block(self, rows):
-        """Values, sigma and quality of some rows, each (n, r, nx); NaN where a master has no usable value."""
+        """Values, sigma and quality of some rows (slice or indices), each (n, r, nx); NaN = no usable value."""
         values = np.stack([np.asarray(plane[rows], np.float32) for plane in self.values])
         sigmas = np.stack([np.asarray(plane[rows], np.float32) for plane in self.sigmas])
         dqs = np.stack([np.asarray(plane[rows], np.int16) for plane in self.dqs])
-        drop_pages(*(plane[rows] for plane in (*self.values, *self.sigmas, *self.dqs)))
+        if isinstance(rows, slice):
+            drop_pages(*(plane[rows] for plane in (*self.values, *self.sigmas, *self.dqs)))
         values[(dqs & _LOST) != 0] = np.nan
         return values, sigmas, dqs
 

@@ -38,17 +38,17 @@ def settle_noise(flats, setting, source, config, record):
         setting.inverse_gain, setting.gain_from = measured or _from_neighbours(flats, setting, record)
     if measured is not None:
         setting.measured_gain = 1.0 / measured[0]
-        record.value("gain from the scatter of the flats", setting.measured_gain, "e-/adu", section="Camera")
+        record.value("gain from the scatter of the flats", setting.measured_gain, "e-/adu", section="Frames")
         away = setting.inverse_gain / measured[0] - 1.0
         if abs(away) > DISAGREES:
             record.warn(
                 f"gain {1.0 / setting.inverse_gain:.3g} e-/ADU ({setting.gain_from}), but flats scatter as at"
                 f" {setting.measured_gain:.3g}: errors follow the scatter"
             )
-    record.value(f"gain used ({setting.gain_from})", 1.0 / setting.inverse_gain, "e-/adu", section="Camera")
+    record.value(f"gain used ({setting.gain_from})", 1.0 / setting.inverse_gain, "e-/adu", section="Frames")
     if known:
         record.value(
-            "read noise used (median pixel)", math.sqrt(setting.read_number), "adu", section="Camera"
+            "read noise used (median pixel)", math.sqrt(setting.read_number), "adu", section="Frames"
         )
 
 

@@ -7,6 +7,7 @@ import numpy as np
 
 from utils.domain import masters
 from utils.domain.dark_source import level_of
+from utils.fits_io.keywords import NO_FILTER
 from utils.fits_io.naming import label, unique_names
 from utils.fits_io.products import DQ, write_product
 from utils.kernels import noise
@@ -36,6 +37,11 @@ def group_names(flats):
 def _seconds(exposure):
     """Exposure with as many figures as matter: 1.000004 s is 1."""
     return f"{float(f'{exposure:.5g}'):g}"
+
+
+def of_filter(name):
+    """Tail of a number's name that tells its filter, where there is one."""
+    return "" if name == NO_FILTER else f", {name}"
 
 
 def filter_names(names):

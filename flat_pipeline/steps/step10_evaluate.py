@@ -8,9 +8,11 @@ import numpy as np
 from flat_pipeline import models
 from flat_pipeline.products import EVALUATION
 from utils.fits_io.atomic import write_csv
+from utils.fits_io.frame_sample import spread_rows
 from utils.fits_io.naming import counted
 from utils.fits_io.products import write_product
 from utils.kernels import evaluation, flat_model
+from utils.kernels import groups as grouping
 
 SUMMARY = f"{EVALUATION}/evaluation_summary.csv"
 METRICS = ("mae", "mape", "rmse", "mean_error", "chi2_red", "within_3sigma", "pixels", "excluded")
@@ -21,7 +23,9 @@ COLUMNS = (
     "left_out_is",
 )
 TRUSTED_CHI2 = 1.5
-"""Extrapolation is trusted where left-out masters at the ends of the range have a reduced chi-square below this."""
+"""Extrapolation is trusted where the masters at the ends of the range, left out, have a reduced chi-square below this."""
+OUTER_PIXELS = 1 << 16
+"""Pixels that judge the extrapolation."""
 MAPS = ("diff", "mae", "mape")
 
 
@@ -37,10 +41,11 @@ def run(config, context):
         filters = models.open_masters(record)
         refs = record.products("FLAT_A", made_by="--mode full or fit_model")
         refs = [ref for ref in record.products() if ref.prodtype.startswith("FLAT_")]
-        rows = []
+        rows, outer = [], {"temperatures": [], "exposures": []}
         for masters in filters:
             model = models.FlatModel.load(refs, masters.filter, masters.shape, masters.paths[0])
             rows += _evaluate(masters, model, config.shared.jobs)
+            _outer(masters, outer)
             count = len(masters.paths)
             pictured = {"none": (), "summary": (0, count - 1), "all": range(count)}[config.shared.plots]
             for index in range(count):
@@ -49,7 +54,7 @@ def run(config, context):
         path = record.claim(config.output_dir / SUMMARY)
         write_csv(path, rows, COLUMNS)
         record.add_product(path, "EVALUATION_SUMMARY")
-        _report(record, rows)
+        _report(record, rows, outer)
         if config.shared.plots != "none":
             from flat_pipeline.evaluation_pictures import draw_summary
 
@@ -98,7 +103,7 @@ def _row(masters, index, inside, outside):
     row = {
         "master": masters.paths[index].stem,
         "filter": masters.filter,
-        "temperature": float(head["TEMP"]),
+        "temperature": round(float(head["TEMP"]), 4) + 0.0,
         "exposure": float(head["EXPTIME"]),
         "frames": int(head["NCOMBINE"]),
     }
@@ -165,7 +170,7 @@ _FROM_MASTER = (
 )
 
 
-def _report(record, rows):
+def _report(record, rows, outer):
     section = "Evaluation"
     for key, name, unit in (
         ("mae", "MAE, in-sample", ""),
@@ -178,15 +183,44 @@ def _report(record, rows):
         value = _mean(rows, key)
         if math.isfinite(value):
             record.value(name, value, unit, section=section)
-    ends = [row["left_out_chi2_red"] for row in rows if row["left_out_is"] == "extrapolation"]
-    ends = [value for value in ends if math.isfinite(value)]
-    if not ends:
-        verdict = "cannot be judged: no master at the ends of the range can be left out"
-    elif np.median(ends) <= TRUSTED_CHI2:
-        verdict = "trusted: the outer masters are predicted within their errors when left out"
-    else:
-        verdict = "not trusted: the outer masters are missed by more than their errors when left out"
-    record.value("extrapolation beyond the fitted range", verdict, section=section)
+    for what, ends in outer.items():
+        if not ends:
+            verdict = f"cannot be judged: fewer than three {what}"
+        elif np.median(ends) <= TRUSTED_CHI2:
+            verdict = f"trusted: the outer {what} are predicted within their errors when left out"
+        else:
+            verdict = f"not trusted: the outer {what} are missed by more than their errors when left out"
+        record.value(f"extrapolation to other {what}", verdict, section=section)
+
+
+def _outer(masters, outer):
+    """Add the reduced chi-square of the outer temperatures and exposures, each predicted by a fit without them.
+
+    outer : {'temperatures': list, 'exposures': list}.  Some rows of the frame tell.
+    """
+    ny, nx = masters.shape
+    rows = spread_rows(ny, max(1, OUTER_PIXELS // nx))
+    for what, axis, tolerance in (
+        ("temperatures", masters.temperature, masters.tolerance()),
+        ("exposures", np.log(masters.exposure), models.EXPOSURE_TOLERANCE),
+    ):
+        members = grouping.group_by_gap(axis, tolerance)
+        if len(members) < 3:
+            continue
+        for member in (members[0], members[-1]):
+            rest = masters.subset(np.setdiff1d(np.arange(axis.size), member))
+            design = models.design_of(rest)
+            fit = flat_model.fit_flat_model(*rest.block(rows)[:2], design)
+            values, sigmas, dqs = masters.subset(member).block(rows)
+            compared = evaluation.Comparison()
+            for index, master in enumerate(member):
+                at = masters.temperature[master], masters.exposure[master]
+                predicted, error = flat_model.predict(fit.coeff, fit.cov, design, *at)
+                use = models.speaking(dqs[index]).reshape(-1)
+                real = values[index].reshape(-1)[use]
+                sigma = np.hypot(sigmas[index].reshape(-1)[use], error[use])
+                compared.add(real, real - predicted[use], sigma)
+            outer[what].append(compared.metrics()["chi2_red"])
 
 
 def _mean(rows, name):

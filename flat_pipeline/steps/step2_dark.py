@@ -70,11 +70,11 @@ def _row(group, source):
     pedestal = corner.pedestal(group.temperature, group.exposure)
     return {
         "filter": group.entries[0]["filter"],
-        "temperature": group.temperature,
+        "temperature": _rounded(group.temperature),
         "exposure": group.exposure,
         "flats": len(group),
         "kind": pedestal.kind,
-        "dark_temperature": pedestal.dark_temperature,
+        "dark_temperature": _rounded(pedestal.dark_temperature),
         "dark_exposure": pedestal.dark_exposure,
         "darks": len(pedestal.files),
         "level": dark_source.level_of(pedestal.value),
@@ -82,6 +82,10 @@ def _row(group, source):
         "what": pedestal.words,
         "files": pedestal.files,
     }
+
+
+def _rounded(temperature):
+    return round(temperature, 4) + 0.0
 
 
 def _warn(record, config, groups, rows, source):

@@ -58,7 +58,7 @@ def run(config, context):
         record.value("flats used", left, "frames", section="Frames")
         if math.isfinite(setting.saturation):
             record.value(
-                f"saturation ({setting.saturation_from})", setting.saturation, "adu", section="Camera"
+                f"saturation ({setting.saturation_from})", setting.saturation, "adu", section="Frames"
             )
         step.summary = f"{counted(left, 'flat')} in {counted(len(flats), 'group')}"
         if shared.dry_run:

@@ -4,7 +4,7 @@ import numpy as np
 
 from flat_pipeline import illumination, models
 from flat_pipeline.frame_files import listed, load_groups, write_frame
-from flat_pipeline.products import VIGNETTING, setting_cards
+from flat_pipeline.products import VIGNETTING, of_filter, setting_cards
 from utils.application.log import progress
 from utils.domain.frame_groups import FrameGroup
 from utils.fits_io.atomic import write_json
@@ -113,18 +113,20 @@ def write_corrected(config, context):
 
 def _say(record, name, found):
     numbers = found.numbers
-    section = f"Illumination, {name}"
-    record.value("model", found.model, section=section)
+    section, of = "Illumination", of_filter(name)
+    record.value(f"model{of}", found.model, section=section)
     for key, unit in (("k1", ""), ("k2", ""), ("k3", ""), ("x0", "pixel"), ("y0", "pixel")):
         entry = numbers.get(key)
         if isinstance(entry, dict):
-            record.value(key, entry["value"], unit, entry["error"], section=section)
+            record.value(f"{key}{of}", entry["value"], unit, entry["error"], section=section)
         elif entry is not None:
-            record.value(key, entry, unit, section=section)
+            record.value(f"{key}{of}", entry, unit, section=section)
     if numbers.get("rms_residual") is not None:
-        record.value("residual of the bins", 100 * numbers["rms_residual"], "percent", section=section)
-        record.value("expected of noise and PRNU", 100 * numbers["rms_expected"], "percent", section=section)
+        record.value(f"residual of the bins{of}", 100 * numbers["rms_residual"], "percent", section=section)
+        record.value(
+            f"expected of noise and PRNU{of}", 100 * numbers["rms_expected"], "percent", section=section
+        )
     lowest = float(np.nanmin(found.value))
-    record.value("lowest illumination", lowest, section=section)
+    record.value(f"lowest illumination{of}", lowest, section=section)
     for note in found.notes:
         record.warn(f"illumination, filter {name}: {note}")

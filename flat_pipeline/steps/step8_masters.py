@@ -4,7 +4,7 @@ import numpy as np
 
 from flat_pipeline import defects, illumination
 from flat_pipeline.frame_files import listed
-from flat_pipeline.products import setting_cards, write_master, write_sky_median
+from flat_pipeline.products import of_filter, setting_cards, write_master, write_sky_median
 from utils.application.log import progress
 from utils.fits_io.naming import counted
 
@@ -37,7 +37,7 @@ def run(config, context):
             )
             if combined.sky:
                 write_sky_median(record, config, combined, index, {**cards, **judged[name].cards()})
-        record.value("scatter over the noise model", combined.excess, section="Camera")
+        record.value("scatter over the noise model", combined.excess, section="Frames")
         what = "pixel response" if found else "response and illumination"
         step.summary = f"{counted(len(combined.flats), 'master')} ({what})"
 
@@ -50,8 +50,8 @@ def _judge(config, record, combined, name, found):
             flat = flat / factor
             sigma = sigma / factor
     judged = defects.judge_pixels(flat, sigma, combined.noise.noisy, config)
-    section = f"Pixels, {name}"
-    record.value("PRNU", 100 * judged.prnu.value, "percent", 100 * judged.prnu.error, section=section)
+    section, of = "Master flats", of_filter(name)
+    record.value(f"PRNU{of}", 100 * judged.prnu.value, "percent", 100 * judged.prnu.error, section=section)
     for word, number in judged.counts().items():
-        record.value(f"{word} pixels", number, "pixels", section=section)
+        record.value(f"{word} pixels{of}", number, "pixels", section=section)
     return judged

@@ -3,6 +3,7 @@
 import numpy as np
 
 from flat_pipeline import models
+from flat_pipeline.products import of_filter
 from utils.fits_io.naming import counted
 
 
@@ -25,21 +26,21 @@ def run(config, context):
 
 
 def _say(record, masters, design, coeff, cov, chi2, dq):
-    section = f"Model, {masters.filter}"
+    section, of = "Flat model", of_filter(masters.filter)
     for reason in design.reasons:
         record.warn(f"flat model, filter {masters.filter}: {reason}")
     good = models.speaking(dq)
     good = good if good.any() else np.isfinite(coeff[0])
-    record.value("T_REF", design.t_ref, "degC", section=section)
-    record.value("E_REF", design.e_ref, "s", section=section)
+    record.value(f"T_REF{of}", design.t_ref, "degC", section=section)
+    record.value(f"E_REF{of}", design.e_ref, "s", section=section)
     for number, term in enumerate(models.TERMS):
         if design.fitted[number]:
             unit = models.UNITS[term]
-            record.value(
-                f"{term} (median pixel)", float(np.nanmedian(coeff[number][good])), unit, section=section
-            )
-            record.value(
-                f"error of {term} (median pixel)", float(np.sqrt(np.nanmedian(cov[number][good]))), unit, section=section
-            )  # fmt: skip
+            value = float(np.nanmedian(coeff[number][good]))
+            error = float(np.sqrt(np.nanmedian(cov[number][good])))
+            record.value(f"{term} (median pixel){of}", value, unit, section=section)
+            record.value(f"error of {term} (median pixel){of}", error, unit, section=section)
     if np.isfinite(chi2[good]).any():
-        record.value("reduced chi2 (mean of good pixels)", float(np.nanmean(chi2[good])), section=section)
+        record.value(
+            f"reduced chi2 (mean of good pixels){of}", float(np.nanmean(chi2[good])), section=section
+        )

@@ -120,7 +120,7 @@ def bias_of_frames(
     fixed = temperatures.size < 2
     if fixed:
         warnings.append(
-            f"bias frames at one temperature ({temperatures[0]:.2f} degC): that bias is taken for all darks"
+            f"bias frames at one temperature ({temperatures[0]:.2f} degC): that bias is taken for all frames"
         )
     first = groups[0].frames.entries[0]
     cards = {
