@@ -18,7 +18,7 @@ FEW_FRAMES = 5
 """Below so many frames a group's own scatter says little."""
 SESSION_GAP = 6 * 3600.0
 """A pause between frames longer than this starts a new session [s]."""
-NEED_FRAMES = ("full", "full_no_vignetting", "reduce_only")
+NEED_FRAMES = ("full", "full_no_vignetting", "reduce_only", "characterize")
 """Modes that cannot do without --basepath."""
 DEAD_LIMIT, LOW_QE_LIMIT = 0.5, 0.9
 """A pixel below this part of its neighbours' response is dead, or of low quantum efficiency."""

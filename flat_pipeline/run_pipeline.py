@@ -31,6 +31,7 @@ MODES = {
     "make_master": (*FROM_FRAMES, "combine", "masters", "report"),
     "fit_model": ("fit_model", "report"),
     "evaluate_model": ("evaluate", "report"),
+    "characterize": ("select_frames", "dark", "characterize", "report"),
 }
 OPTIONS = {
     "flat-type": dict(choices=("lab", "sky", "satellite"), default="lab", help="kind of light"),
@@ -78,6 +79,7 @@ def steps():
         step9_fit_model,
         step10_evaluate,
         step11_report,
+        step12_characterize,
     )
 
     return {
@@ -92,6 +94,7 @@ def steps():
         "fit_model": step9_fit_model.run,
         "evaluate": step10_evaluate.run,
         "report": step11_report.run,
+        "characterize": step12_characterize.run,
     }
 
 

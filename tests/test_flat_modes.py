@@ -131,7 +131,7 @@ def test_mode_in_a_fresh_process(full, chain, frames, tmp_path, mode):
 
 
 def test_every_mode_is_tested():
-    assert set(MADE_BY) | {"full", "full_no_vignetting"} == set(MODES)
+    assert set(MADE_BY) | {"full", "full_no_vignetting", "characterize"} == set(MODES)
 
 
 @pytest.mark.parametrize("mode", ["normalize_only", "make_master"])

@@ -14,6 +14,7 @@ step8_masters        the combined flats, vignetting/         defects, PRNU, erro
 step9_fit_model      masters                                 A + B dT + C dt           flat_model_fits/
 step10_evaluate      masters, model                          residuals, left out       evaluation/
 step11_report        run.json and the products above         pictures                  figures/, report.html
+step12_characterize  biases, darks, flats of step 1          gain, noise, linearity    detector.json, detector_sheet.html
 ===================  ======================================  ========================  ==============================
 
 Each step is ``run(config, context)``.  Steps 6 to 8 of one run share the combined flats; all others meet through files that

@@ -2,31 +2,34 @@
 
 import math
 from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
 from scipy import special
 
-MOST_ORDER = 6
-"""Highest power of the exposure in the response."""
+HIGHEST, MOST_BENDS = 7, 3
+"""Highest power of the exposure in the response, and powers beside the first."""
 RANGE_PART = 0.95
 """Part of the full well up to which the response is judged (EMVA 1288)."""
 LEAST_PART = 0.05
 FEWEST = 4
 USABLE_PERCENT = 1.0
 """Deviation up to which a signal counts as usable."""
-SHOWN = 9.0
-"""A further term is kept where it lowers chi-square by more than this."""
+SHOWN = 12.0
+"""A further term is kept where it lowers chi-square by more than this: 3 sigma, several powers being tried."""
 
 
 @dataclass(frozen=True)
 class Response:
-    """Fitted response of one series: ``m = k t (1 + c2 t + c3 t^2 ...)``, t in units of the longest exposure.
+    """Fitted response of one series: ``m = k u + k_p u^p + ...``, u = (t + delay) / longest.
 
-    coefficients : k, k c2, ...  covariance of them.  chi2, dof, scaled (factor on the errors).  longest [s].
+    powers : 1, p, ...  coefficients : k, k_p, ...  covariance of them.  delay, delay_error [s] : by which the exposures are
+    longer than they say, 0 where the data do not show it.  chi2, dof, scaled (factor on the errors).  longest [s].
     exposure, signal, error (n,) and used (n,) bool: the levels.
-    deviation, deviation_error (n,) : m / (k t) - 1 of the levels.
+    deviation, deviation_error (n,) : m / (k u) - 1 of the levels.
     """
 
+    powers: np.ndarray
     coefficients: np.ndarray
     covariance: np.ndarray
     chi2: float
@@ -39,15 +42,17 @@ class Response:
     used: np.ndarray
     deviation: np.ndarray
     deviation_error: np.ndarray
+    delay: float = 0.0
+    delay_error: float = 0.0
 
     @property
     def order(self):
-        """Highest power of the exposure: 1 is a straight line."""
-        return self.coefficients.size
+        """Number of powers of the exposure: 1 is a straight line."""
+        return self.powers.size
 
     def at(self, signal):
         """Linear signal x and slope dm/dx for signals m (n,) [ADU]."""
-        return _linear(self.coefficients, signal)
+        return _linear(self.powers, self.coefficients, signal)
 
     def all_at(self, signal):
         """`at` as fitted, then with each principal parameter off by 1 sigma."""
@@ -55,33 +60,34 @@ class Response:
         pairs = [self.at(signal)]
         for value, vector in zip(values, vectors.T, strict=True):
             shift = math.sqrt(max(value, 0.0)) * vector
-            pairs.append(_linear(self.coefficients + shift, signal))
+            pairs.append(_linear(self.powers, self.coefficients + shift, signal))
         return pairs
 
     def curve(self, points=100):
         """Signal and deviation of the fitted response up to the longest exposure used, (points,) each."""
-        t = np.linspace(0.0, float((self.exposure[self.used] / self.longest).max()), points + 1)[1:]
-        m = _value(self.coefficients, t)
+        last = float(self.exposure[self.used].max() + self.delay) / self.longest
+        t = np.linspace(0.0, last, points + 1)[1:]
+        m = _value(self.powers, self.coefficients, t)
         return m, m / (self.coefficients[0] * t) - 1.0
 
 
-def _value(coefficients, t):
-    return t * np.polynomial.polynomial.polyval(t, coefficients)
+def _value(powers, coefficients, t):
+    return (np.asarray(t)[..., None] ** powers) @ coefficients
 
 
-def _linear(coefficients, signal):
+def _linear(powers, coefficients, signal):
     """Invert the response by Newton's method."""
     signal = np.asarray(signal, float)
     k = coefficients[0]
-    grow = coefficients * np.arange(1, coefficients.size + 1)
+    grow = coefficients * powers
     t = signal / k
     for _ in range(50):
-        slope = np.maximum(np.polynomial.polynomial.polyval(t, grow), 0.05 * k)
-        step = (_value(coefficients, t) - signal) / slope
+        slope = np.maximum(_value(powers - 1, grow, t), 0.05 * k)
+        step = (_value(powers, coefficients, t) - signal) / slope
         t = t - step
         if np.all(np.abs(step) <= 1e-12 * np.maximum(np.abs(t), 1e-12)):
             break
-    return k * t, np.polynomial.polynomial.polyval(t, grow) / k
+    return k * t, _value(powers - 1, grow, t) / k
 
 
 def fit_response(exposure, signal, error, well=math.inf):
@@ -89,7 +95,7 @@ def fit_response(exposure, signal, error, well=math.inf):
 
     exposure (n,) [s]; signal (n,) of the light alone (bias and dark taken out) and error (n,) [ADU]: the noise of a level
     and the steadiness of the lamp.  well [ADU above bias].  Levels above 95 % of it do not count.
-    The order is the lowest that the data allow; none is added that does not lower chi-square by more than 9.
+    No more powers of the exposure, and no delay of a shutter, enter than lower chi-square by 12 each.
     Returns `Response`, or None where fewer than four usable levels of different exposures are there.
     """
     t, m, e = (np.asarray(a, float) for a in (exposure, signal, error))
@@ -98,40 +104,110 @@ def fit_response(exposure, signal, error, well=math.inf):
         return None
     longest = float(t[used].max())
     u, y, w = t[used] / longest, m[used], 1.0 / e[used] ** 2
-    best = None
-    for order in range(1, min(MOST_ORDER, np.unique(t[used]).size - 2) + 1):
-        fit = _polynomial(u, y, w, order)
-        if fit is None:
-            break
-        # A term may only show together with the next one.
-        gain_needed = SHOWN * (order - best[0].size) if best else 0.0
-        noise = max(1.0, fit[2] / max(u.size - order, 1))
-        if best is None or best[2] - fit[2] > gain_needed * noise:
-            best = fit
-    coefficients, covariance, chi2 = best
-    dof = u.size - coefficients.size
-    scaled = math.sqrt(chi2 / dof) if dof > 0 and special.chdtrc(dof, chi2) < 1e-3 else 1.0
-    covariance = covariance * scaled**2
-    k = coefficients[0]
+    best = _chosen(u, y, w, np.unique(t[used]).size - 2)
+    dof = u.size - best.terms
+    scaled = math.sqrt(best.chi2 / dof) if dof > 0 and special.chdtrc(dof, best.chi2) < 1e-3 else 1.0
+    order = best.powers.size
+    covariance = best.covariance * scaled**2
+    k, delay = best.coefficients[0], best.delay * longest
     with np.errstate(divide="ignore", invalid="ignore"):
-        straight = k * t / longest
+        straight = k * (t + delay) / longest
         deviation = m / straight - 1.0
-        own = np.hypot(e * scaled / straight, m / straight * math.sqrt(covariance[0, 0]) / k)
-    return Response(coefficients, covariance, chi2, dof, scaled, longest, t, m, e, used, deviation, own)
+        parts = [covariance[0, 0] * (1.0 / k) ** 2]
+        if best.covariance.shape[0] > order:
+            late = longest / (t + delay)
+            parts += [covariance[-1, -1] * late**2, 2.0 * covariance[0, -1] * late / k]
+        own = np.hypot(e * scaled / straight, np.sqrt(np.maximum(sum(parts), 0.0)))
+    late_error = math.sqrt(covariance[-1, -1]) * longest if covariance.shape[0] > order else 0.0
+    return Response(
+        best.powers,
+        best.coefficients,
+        covariance[:order, :order],
+        best.chi2,
+        dof,
+        scaled,
+        longest,
+        t,
+        m,
+        e,
+        used,
+        deviation,
+        own,
+        delay,
+        late_error,
+    )
 
 
-def _polynomial(u, y, w, order):
-    design = u[:, None] ** np.arange(1, order + 1)
-    root = np.sqrt(w)[:, None]
-    scale = np.linalg.norm(design * root, axis=0)
-    q, r = np.linalg.qr(design * root / scale)
+@dataclass(frozen=True)
+class _Fit:
+    powers: np.ndarray
+    coefficients: np.ndarray
+    delay: float
+    covariance: np.ndarray
+    chi2: float
+
+    @property
+    def terms(self):
+        return self.covariance.shape[0]
+
+
+def _chosen(u, y, w, most):
+    """Fit with the fewest terms that the levels ask for."""
+    choices = [
+        ((1, *bends), late)
+        for count in range(MOST_BENDS + 1)
+        for bends in combinations(range(2, HIGHEST + 1), count)
+        for late in (False, True)
+        if 1 + count + late <= max(most, 1)
+    ]
+    fits = [fit for powers, late in choices if (fit := _fit(u, y, w, np.array(powers), late)) is not None]
+    best = None
+    for terms in sorted({fit.terms for fit in fits}):
+        fit = min((fit for fit in fits if fit.terms == terms), key=lambda one: one.chi2)
+        # A term may only show together with the next one.
+        noise = max(1.0, fit.chi2 / max(u.size - terms, 1))
+        if best is None or best.chi2 - fit.chi2 > SHOWN * (terms - best.terms) * noise:
+            best = fit
+    return best
+
+
+def _fit(u, y, w, powers, late):
+    """Weighted sum of powers of u, or (late) of u + delay by Gauss-Newton; None where singular."""
+    root = np.sqrt(w)
+    delay = 0.0
+    for _ in range(20 if late else 1):
+        x = u + delay
+        if x.min() <= 0:
+            return None
+        design = x[:, None] ** powers
+        if late:
+            solved = _solve(design, y, root)
+            if solved is None:
+                return None
+            design = np.column_stack([design, (x[:, None] ** (powers - 1)) @ (solved[0] * powers)])
+        solved = _solve(design, y, root)
+        if solved is None:
+            return None
+        if late:
+            step = solved[0][-1]
+            delay += step
+            if abs(step) <= 1e-10:
+                break
+    coefficients, covariance = solved
+    model = design @ coefficients
+    chi2 = float(np.square(root * (y - model)).sum())
+    return _Fit(powers, coefficients[: powers.size], delay, covariance, chi2)
+
+
+def _solve(design, y, root):
+    """Weighted least squares: coefficients and covariance, None where the columns are not independent."""
+    weighted = design * root[:, None]
+    scale = np.linalg.norm(weighted, axis=0)
+    q, r = np.linalg.qr(weighted / scale)
     if np.abs(np.diag(r)).min() < 1e-8:
         return None
     inverse = np.linalg.inv(r)
-    coefficients = inverse @ (q.T @ (y * root[:, 0])) / scale
-    covariance = inverse @ inverse.T / np.outer(scale, scale)
-    chi2 = float((w * (y - design @ coefficients) ** 2).sum())
-    return coefficients, covariance, chi2
+    return inverse @ (q.T @ (y * root)) / scale, inverse @ inverse.T / np.outer(scale, scale)
 
 
 def usable_range(response, percent=USABLE_PERCENT):

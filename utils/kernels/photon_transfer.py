@@ -43,7 +43,8 @@ def ordinary_pixels(signal, variance, dof, base, read_only=False):
     """Mean signal and mean temporal variance of the ordinary pixels of one level.
 
     signal (m,) [ADU above bias], variance (m,) of n frames [ADU^2], NaN = not usable.  dof : n - 1.
-    base : variance without signal [ADU^2]; the rest grows with the signal of a pixel.  read_only : no pixel has signal.
+    base : variance without signal [ADU^2]; the rest grows with the signal of a pixel,
+    where that is known well enough.  read_only : no pixel has signal.
     Pixels beyond 1 + 5 sqrt(2 / dof) + 25 / dof times their own expectation do not count: for two frames, differences of
     more than about 5 sigma.  Part of chi-square below that limit: F(dof + 2) / F(dof).
     Returns `Ordinary`; NaN where fewer than two pixels are left.
@@ -60,7 +61,7 @@ def ordinary_pixels(signal, variance, dof, base, read_only=False):
     kept = np.ones(signal.size, bool)
     level = float(np.median(signal))
     for _ in range(30):
-        if not read_only and level > 0:
+        if not read_only and level > 10.0 * math.sqrt(mean / (dof + 1)):
             # Expected variance of each pixel over that of the mean pixel.
             shot = max(0.0, 1.0 - base / mean) if mean > 0 else 0.0
             shape = np.maximum(1.0 + shot * (signal / level - 1.0), 0.05)
@@ -201,21 +202,19 @@ def fit_transfer(signal, variance, error, base, base_error, *, well=math.inf, re
     if not usable.any():
         nan = math.nan
         return Transfer(nan, nan, base, base_error, 0.0, nan, usable, np.full(s.size, nan), nan, 0)
-    points = _Points(v, e / v, base, base_error)
+    relative = np.divide(e, v, out=np.full(v.size, np.inf), where=v > 0)
+    points = _Points(v, relative, base, base_error)
     choices = [(straight, False)] + ([(responses[0], True)] if responses else [])
-    limits = np.sort(s[usable])[::-1]
+    least = LEAST_PART * well if math.isfinite(well) else 0.0
     best = None
-    for limit in limits:
-        if limit < LEAST_PART * well and math.isfinite(well) and best is not None:
-            break
+    for limit in np.sort(s[usable])[::-1]:
         used = usable & (s <= limit)
-        if used.sum() < 3 and best is not None:
+        if best is not None and (limit < least or used.sum() < 3):
             break
         found = _simplest(points, choices, used)
-        if best is None or found[0].probability > best[0].probability:
+        if best is None or found[0].probability > UNLIKELY:
             best = (*found, used)
         if found[0].probability > UNLIKELY:
-            best = (*found, used)
             break
     return _finished(points, best, straight, responses)
 
@@ -280,19 +279,29 @@ class _Fit:
 
 
 def _simplest(points, choices, used):
-    """Fit with or without the response, whichever describes the levels better; with a00 where they still show it."""
-    plain = min(
-        ((points.fit(pair, used, False), pair, done) for pair, done in choices), key=lambda one: one[0].chi2
-    )
+    """Fit without a00, or with it where the levels show it."""
+    plain = _described(points, choices, used, False)
     if used.sum() < 4:
         return plain
-    curved = min(
-        ((points.fit(pair, used, True), pair, done) for pair, done in choices), key=lambda one: one[0].chi2
-    )
-    gained = plain[0].chi2 - curved[0].chi2
+    curved = _described(points, choices, used, True)
     # Charges repel: a00 is negative.
-    shown = gained > CURVED * max(1.0, curved[0].chi2 / max(curved[0].dof, 1)) and curved[0].p[2] < 0
-    return curved if shown else plain
+    return curved if _shown(plain[0], curved[0]) and curved[0].p[2] < 0 else plain
+
+
+def _described(points, choices, used, curved):
+    """Fit with the response where one is known, unless the levels are far better described without it."""
+    fits = [(points.fit(pair, used, curved), pair, done) for pair, done in choices]
+    if len(fits) == 1:
+        return fits[0]
+    without, with_it = fits[0][0], fits[1][0]
+    if with_it.probability > UNLIKELY:
+        return fits[0] if _shown(with_it, without) else fits[1]
+    return fits[1] if _shown(without, with_it) else fits[0]
+
+
+def _shown(fit, other):
+    """Whether the levels show that the other curve is right."""
+    return fit.chi2 - other.chi2 > CURVED * max(1.0, other.chi2 / max(other.dof, 1))
 
 
 def _finished(points, best, straight, responses):

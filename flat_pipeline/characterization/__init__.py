@@ -1,0 +1,1 @@
+"""Photon transfer, linearity and non-uniformity of a camera: measuring, results, sheet."""
