@@ -7,9 +7,9 @@ import numpy as np
 
 from flat_pipeline.config import FEW_FRAMES, SATURATED_FRACTION, UNDEREXPOSED
 from utils.domain import flat_levels
+from utils.domain.frame_groups import sample_frames
 from utils.domain.screening import converter_maximum
 from utils.errors import InputError
-from utils.fits_io.frame_sample import sample_group, sample_rows
 from utils.fits_io.naming import label
 from utils.kernels import adu_scale as stored_step
 from utils.kernels import saturation, screen
@@ -95,21 +95,29 @@ def screen_flats(groups, config, source, record, progress=None):
     out go to the record.  Raises InputError where no flat is left.
     """
     scale = source.adu_scale or config.stored_scale
-    samples, faults, votes, tops = [], [], [], []
+    samples, faults, votes, tops, usable = [], [], [], [], []
     jobs = config.shared.jobs
     limits = screen.ScreenLimits()
     for group in groups if progress is None else progress(groups, len(groups), "screen flats"):
-        taken = sample_group(group.images, jobs, ceiling=65535)
+        group, taken, unusable = sample_frames(group, jobs, ceiling=65535)
+        for path, reason in unusable:
+            record.reject(path, reason)
+        if not len(group):
+            continue
+        usable.append(group)
         found, _ = screen.judge_rows(taken.zero, taken.frozen, limits)
         votes += [vote for index, vote in enumerate(taken.votes) if vote is not None and index not in found]
         exposures = [entry["exposure"] for entry in group.entries]
         found |= screen.judge_temperatures(group.temperatures, group.times, exposures, limits)
-        where = sample_rows(group.images[0].shape, len(group))
-        pedestal = source.at_rows(where).pedestal(group.temperature, group.exposure).value
+        pedestal = source.at_rows(taken.where).pedestal(group.temperature, group.exposure).value
         rows = taken.rows if scale in (None, 1.0) else taken.rows / np.float32(scale)
         tops += [saturation.describe_frame(one) for one in rows]
         samples.append(flat_levels.sample_flats(rows, pedestal))
         faults.append(found)
+    if not usable:
+        path, reason = unusable[0]
+        raise InputError(f"no flat passed the screen, the first was {path} ({reason})")
+    groups = usable
     factor = stored_step.shared_factor(votes) if votes else scale or 1
     if scale is not None and factor < scale and config.stored_scale is None:
         raise InputError(

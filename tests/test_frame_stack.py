@@ -1,5 +1,6 @@
 """Frames on disk combined in row blocks: the same numbers as float64 over whole arrays, whatever the blocks are."""
 
+import dataclasses
 import gc
 import os
 import subprocess
@@ -14,6 +15,7 @@ from tests.stack_frames import reference, write_fits, write_uint16
 from utils.errors import InputError
 from utils.fits_io import frame_stack
 from utils.fits_io.frame_stack import FrameStack
+from utils.fits_io.header_scan import scan_header
 from utils.kernels.combine import NO_DATA, SATURATED, CombineRule
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -380,7 +382,38 @@ def few(tmp_path):
 @pytest.mark.parametrize("jobs", [1, 3])
 def test_file_truncated_after_the_scan(few, jobs):
     os.truncate(few[2].path, few[2].offset + 5000)
-    fails(few, r"2\.fits: data end before row \d+, file changed or truncated", jobs=jobs)
+    fails(few, r"2\.fits: file changed during the run \(7880 bytes, 17280 before\)", jobs=jobs)
+
+
+@pytest.mark.parametrize("jobs", [1, 3])
+def test_file_truncated_while_it_is_open(few, jobs):
+    with FrameStack(few, jobs=jobs) as stack:
+        os.truncate(few[2].path, few[2].offset + 5000)
+        with pytest.raises(InputError, match=r"2\.fits: data end before row \d+, file changed or truncated"):
+            stack.combine(RULE)
+
+
+def test_file_written_anew(few):
+    """Before it is opened, and in place while it is combined; one that another replaces is still there as it was."""
+    path = Path(few[1].path)
+    content = path.read_bytes()
+    with FrameStack(few) as stack:
+        path.unlink()
+        path.write_bytes(bytes(len(content)))
+        assert stack.combine(RULE).value.min() > 0
+    fails(few, r"1\.fits: file changed during the run \(written anew\)")
+    with FrameStack([scan_header(image.path) for image in (few[0], few[2])]) as stack:
+        os.utime(few[2].path, ns=(0, 1))
+        with pytest.raises(InputError, match=r"2\.fits: file changed during the run \(written anew\)"):
+            stack.combine(RULE)
+
+
+def test_lenient_stack_names_what_cannot_be_opened(few, tmp_path):
+    packed = write_uint16(tmp_path / "4.fits.gz", np.zeros((60, 97)))
+    os.unlink(few[1].path)
+    os.unlink(packed.path)
+    with FrameStack([*few, packed], lenient=True) as stack:
+        assert stack.unusable == dict.fromkeys((1, 4), "file vanished during the run")
 
 
 def test_file_vanished_after_the_scan(few):
@@ -413,8 +446,12 @@ def test_compressed_file_damaged_after_the_scan(tmp_path, suffix, damage):
     else:
         middle = len(content) // 2
         path.write_bytes(content[:middle] + b"\xff" * 2000 + content[middle + 2000 :])
+    if damage != "vanished":
+        status = path.stat()
+        images[1] = dataclasses.replace(images[1], size=status.st_size, mtime_ns=status.st_mtime_ns)
     kind, text, _ = outcome(images)
     assert kind is InputError
+    assert ("cannot be unpacked" in text) == (damage != "vanished")
     assert f"1.fits.{suffix}: " in text
     assert "\n" not in text
 

@@ -124,7 +124,9 @@ def select(config, record):
             shared.temp_tolerance,
             across_exposures=config.across_exposures,
         )
-        record.add_input([entry["original_path"] for kind in found.values() for entry in kind])
+        record.add_input(
+            [manager.images[entry["original_path"]] for kind in found.values() for entry in kind]
+        )
         groups = sum(len(one.groups) for one in sets)
         step.summary = (
             f"{counted(len(found['flats']), 'flat')} in {counted(groups, 'group')} of like ones, time from "

@@ -31,7 +31,7 @@ def run(config, context):
         for key in SETTING if shared.gain or shared.detector else (*SETTING, "egain"):
             one_value(entries, key)
         context.groups = group_entries(entries, manager.images, temp_tolerance=shared.temp_tolerance)
-        record.add_input([entry["original_path"] for entry in entries])
+        record.add_input([manager.images[entry["original_path"]] for entry in entries])
         at = counted(len(context.groups), "temperature")
         step.summary = f"{counted(len(entries), 'bias frame')} at {at}"
     for group in context.groups:

@@ -49,7 +49,7 @@ def run(config, context):
             usable, manager.images, temp_tolerance=shared.temp_tolerance, by_exposure=True
         )
         context.bias_entries, context.images = biases, manager.images
-        record.add_input([entry["original_path"] for entry in (*biases, *usable)])
+        record.add_input([manager.images[entry["original_path"]] for entry in (*biases, *usable)])
         step.summary = f"{counted(len(usable), 'dark frame')} in {counted(len(context.groups), 'group')}" + (
             f", {counted(len(biases), 'bias frame')}" if biases else ""
         )

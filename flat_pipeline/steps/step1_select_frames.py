@@ -55,7 +55,7 @@ def run(config, context):
             one_value([*flats, *biases, *darks], key)
         context.groups = group_flats(flats, images, shared.temp_tolerance)
         context.dark_entries, context.bias_entries, context.images = darks, biases, images
-        record.add_input([entry["original_path"] for entry in flats])
+        record.add_input([images[entry["original_path"]] for entry in flats])
         others = [
             counted(len(some), f"{kind} frame") for some, kind in ((darks, "dark"), (biases, "bias")) if some
         ]

@@ -146,5 +146,5 @@ def _write_chosen(config, record, context, rows):
     path = record.claim(config.output_dir / CHOSEN)
     write_json(path, entries)
     record.add_product(path, "AUTO_DARK_FILES")
-    record.add_input(sorted(chosen))
+    record.add_input([context.images[name] for name in sorted(chosen)])
     LOGGER.debug("%d darks chosen", len(entries))

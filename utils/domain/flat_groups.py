@@ -9,7 +9,7 @@ import numpy as np
 from utils.domain.frame_groups import FrameGroup, group_entries
 from utils.domain.screening import converter_maximum
 from utils.errors import InputError
-from utils.fits_io.frame_sample import sample_group, sample_rows
+from utils.fits_io.frame_sample import sample_group
 from utils.kernels import adu_scale as stored_step
 from utils.kernels import saturation as saturation_kernel
 from utils.kernels import screen
@@ -146,8 +146,9 @@ def measure_levels(
     inverse_gain : ADU per electron, None = from differences of successive frames.  adu_scale, saturation : None = found.
     Returns `Measured`; empty groups and sets are dropped.  Raises InputError where no frame is left.
     """
+    result = Measured([], [], 0.0, 1.0)
+    samples = _samples(sets, jobs, result)
     groups = [group for one in sets for group in one.groups]
-    samples = [sample_group(group.frames.images, jobs, ceiling=65535) for group in groups]
     factor = stored_step.shared_factor(vote for sample in samples for vote in sample.votes)
     scale = float(factor if adu_scale is None else adu_scale)
     full = (
@@ -155,7 +156,7 @@ def measure_levels(
         if saturation is None
         else float(saturation)
     )
-    result = Measured([], [], 0.0, scale)
+    result.adu_scale = scale
     if saturation is None:
         full = _saturation(groups, samples, scale, full, result)
     rows_of, kept_of = {}, {}
@@ -183,6 +184,26 @@ def measure_levels(
         path, reason = result.rejected[0]
         raise InputError(f"no flat can be used, the first was {path} ({reason})")
     return result
+
+
+def _samples(sets, jobs, result):
+    """Sample every group in turn; frames whose bytes are of no use leave it, with a line in ``result.rejected``."""
+    samples = []
+    for one in sets:
+        left = []
+        for group in one.groups:
+            sample = sample_group(group.frames.images, jobs, ceiling=65535)
+            for index, fault in sorted(sample.faults.items()):
+                result.rejected.append((group.frames.entries[index]["original_path"], fault))
+            keep = [index for index in range(len(group)) if index not in sample.faults]
+            if keep:
+                left.append(group.subset(np.array(keep)) if sample.faults else group)
+                samples.append(sample.at(keep) if sample.faults else sample)
+        one.groups = left
+    if not samples:
+        path, reason = result.rejected[0]
+        raise InputError(f"{path}: {reason}; none of {len(result.rejected)} flats can be used")
+    return samples
 
 
 def odd_flats(sets):
@@ -225,9 +246,8 @@ def _measure(group, sample, scale, full):
     with np.errstate(invalid="ignore"):
         lit = rows >= full
     group.saturated = lit.mean(axis=(1, 2))
-    shape = group.frames.images[0].shape
     pedestal = group.pedestal
-    rows -= pedestal if np.ndim(pedestal) == 0 else pedestal[sample_rows(shape, len(rows))]
+    rows -= pedestal if np.ndim(pedestal) == 0 else pedestal[sample.where]
     # Pixels that one frame lacks take no part in any: all levels are of the same pixels.
     good = np.isfinite(rows).all(axis=0) & ~lit.any(axis=0)
     if good.mean() < 0.5:

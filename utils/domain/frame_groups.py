@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from utils.errors import InputError
+from utils.fits_io.frame_sample import sample_group
 from utils.fits_io.products import header_from_inputs, iso_time
 from utils.kernels import groups as grouping
 
@@ -131,6 +132,21 @@ def group_entries(entries, images, *, temp_tolerance, by_exposure=False):
         FrameGroup([entries[i] for i in member], [images[entries[i]["original_path"]] for i in member])
         for member in (sorted(indices) for indices in found)
     ]
+
+
+def sample_frames(group, jobs=1, ceiling=None):
+    """Read a sample of every frame of a group, and leave out those whose bytes are of no use.
+
+    jobs, ceiling : as `sample_group`.
+    Returns the group without those left out, which may be empty; its `GroupSample`; and (path, reason) of the frames left
+    out: vanished, changed since they were listed, unreadable, or not the data of their DATASUM.
+    """
+    sample = sample_group(group.images, jobs, ceiling=ceiling)
+    if not sample.faults:
+        return group, sample, []
+    rejected = [(group.entries[i]["original_path"], fault) for i, fault in sorted(sample.faults.items())]
+    keep = [index for index in range(len(group)) if index not in sample.faults]
+    return group.subset(keep), sample.at(keep), rejected
 
 
 def _time_order(entry):

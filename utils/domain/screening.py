@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from utils.domain.frame_groups import FrameGroup
+from utils.domain.frame_groups import FrameGroup, sample_frames
 from utils.errors import InputError
 from utils.fits_io.frame_sample import sample_group
 from utils.fits_io.naming import label
@@ -84,7 +84,7 @@ def screen_groups(groups, *, adu_scale=None, saturation=None, jobs=1, session_ga
     Returns a `Screening`; a group that loses all frames is gone from it.  Raises InputError when no frame is left.
     """
     limits = limits or screen.ScreenLimits()
-    samples = [_sampled(group, jobs) for group in groups]
+    groups, samples, unusable = _sample_all(groups, jobs)
     factor = stored_step.shared_factor(vote for sample in samples for vote in sample.votes)
     scale = float(factor if adu_scale is None else adu_scale)
     full = converter_maximum(groups, scale) if saturation is None else float(saturation)
@@ -95,7 +95,7 @@ def screen_groups(groups, *, adu_scale=None, saturation=None, jobs=1, session_ga
     for sample in samples:
         sample.to_product_adu(scale, full, jobs)
     zero = _fit_zero(groups, samples, sessions)
-    result = Screening([], scale, factor / scale, full, zero)
+    result = Screening([], scale, factor / scale, full, zero, rejected=unusable)
     result.continuous = all(image.bitpix < 0 for group in groups for image in group.images)
     refit = False
     for group, sample, session in zip(groups, samples, sessions, strict=True):
@@ -108,7 +108,8 @@ def screen_groups(groups, *, adu_scale=None, saturation=None, jobs=1, session_ga
             continue
         if found:
             refit = True
-            group, sample, session = group.subset(keep), _sampled(group.subset(keep), jobs), session[keep]
+            group, session = group.subset(keep), session[keep]
+            sample = _sampled_again(group, jobs)
             sample.to_product_adu(scale, full, jobs)
         result.groups.append(
             ScreenedGroup(
@@ -122,8 +123,7 @@ def screen_groups(groups, *, adu_scale=None, saturation=None, jobs=1, session_ga
             )
         )
     if not result.groups:
-        reason = result.rejected[0]
-        raise InputError(f"no frame passed the screen, the first was {reason[0]} ({reason[1]})")
+        raise _nothing_left(result.rejected)
     if refit:
         result.zero = zero_level.fit_zero_level(
             np.concatenate([g.levels for g in result.groups]),
@@ -243,13 +243,38 @@ class _Sampled:
         self.within = noise.pooled_scatter(flat - self.level.astype(np.float32)[:, None])
 
 
-def _sampled(group, jobs):
-    sample = sample_group(group.images, jobs, ceiling=65535)
+def _sample_all(groups, jobs):
+    """Groups that have frames left, their samples, and (path, reason) of frames whose bytes are of no use."""
+    left, samples, rejected = [], [], []
+    for group in groups:
+        usable, sample, unusable = sample_frames(group, jobs, ceiling=65535)
+        rejected += unusable
+        if len(usable):
+            left.append(usable)
+            samples.append(_sampled(usable, sample))
+    if not left:
+        raise _nothing_left(rejected)
+    return left, samples, rejected
+
+
+def _nothing_left(rejected):
+    path, reason = rejected[0]
+    return InputError(f"no frame passed the screen, the first was {path} ({reason})")
+
+
+def _sampled(group, sample):
     # The bytes have been read: what a header does not tell need not be read again.
     for entry, data_sum in zip(group.entries, sample.datasums, strict=True):
         if entry["datasum"] is None:
             entry["datasum"] = data_sum
     return _Sampled(sample.votes, sample.zero, sample.frozen, sample.rows)
+
+
+def _sampled_again(group, jobs):
+    sample = sample_group(group.images, jobs, ceiling=65535)
+    for index, fault in sample.faults.items():
+        raise InputError(f"{group.images[index].path}: {fault}")
+    return _sampled(group, sample)
 
 
 def _fit_zero(groups, samples, sessions):

@@ -90,9 +90,14 @@ def write_bytes(path, chunks):
 
 
 def write_text(path, text):
-    """Write ``text`` as UTF-8 to ``path``, atomically."""
+    """Write ``text`` as UTF-8 to ``path``, atomically; see :func:`writable` for what UTF-8 cannot hold."""
     with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8", newline="\n")
+        temporary.write_text(writable(text), encoding="utf-8", newline="\n")
+
+
+def writable(text):
+    """Text that UTF-8 can hold: bytes of a file name that are no UTF-8 become escapes."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def write_json(path, value):
@@ -107,7 +112,10 @@ def write_csv(path, rows, columns):
     Raises ValueError for a row that has an entry outside ``columns``.
     """
     rows = [{name: plain(value) for name, value in row.items()} for row in rows]
-    with atomic_path(path) as temporary, open(temporary, "w", encoding="utf-8", newline="") as stream:
+    with (
+        atomic_path(path) as temporary,
+        open(temporary, "w", encoding="utf-8", errors="backslashreplace", newline="") as stream,
+    ):
         writer = csv.DictWriter(stream, columns, restval="", extrasaction="raise", lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)

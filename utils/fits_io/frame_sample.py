@@ -5,12 +5,13 @@ blocks.  Which rows and columns depends on the shape and the number of frames on
 blocks, threads or memory.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from utils.fits_io.fits_cards import add_sums, datasum
-from utils.fits_io.frame_stack import WORTH_A_WORKER, FrameStack
+from utils.errors import InputError
+from utils.fits_io.fits_cards import BLOCK, add_sums, datasum
+from utils.fits_io.frame_stack import WORTH_A_WORKER, FrameStack, open_frame
 from utils.fits_io.workers import in_workers, shared_empty
 from utils.kernels import adu_scale
 
@@ -27,16 +28,25 @@ CHANCE = 0.01
 class GroupSample:
     """Sample of n frames, in stored units (BZERO and BSCALE applied).
 
-    rows : (n, r, nx) float32, NaN = blank.  votes : (n,) OR of the integers, None = no vote.
+    rows : (n, r, nx) float32, NaN = blank.  where : (r,) numbers of those rows.
+    votes : (n,) OR of the integers, None = no vote.
     zero, frozen : (n, ny) bool, rows with a strip of zeros; rows constant in all strips or equal to the row before.
     datasums : (n,) data sum of each frame as stored, None for compressed frames.
+    faults : {number of a frame: why its bytes are of no use}; its samples mean nothing.
     """
 
     rows: np.ndarray
+    where: np.ndarray
     votes: list
     zero: np.ndarray
     frozen: np.ndarray
     datasums: list
+    faults: dict = field(default_factory=dict)
+
+    def at(self, keep):
+        """Return the sample of the frames at ``keep``, a list of numbers."""
+        votes, datasums = ([one[i] for i in keep] for one in (self.votes, self.datasums))
+        return GroupSample(self.rows[keep], self.where, votes, self.zero[keep], self.frozen[keep], datasums)
 
 
 def sample_rows(shape, n):
@@ -61,9 +71,10 @@ def sample_group(images, jobs=1, ceiling=None):
     """Sample the frames of one group; each is read once, from its first byte to its last.
 
     images : sequence of FitsImage of one shape.  ceiling : stored value that means saturated, for the votes.
-    Returns a `GroupSample`.
+    Returns a `GroupSample`, in which frames that cannot be read, or whose data are not those of their DATASUM, are
+    ``faults``.
     """
-    with FrameStack(images, jobs=jobs) as stack:
+    with FrameStack(images, jobs=jobs, lenient=True) as stack:
         ny, nx = stack.shape
         n = len(images)
         wanted = sample_rows(stack.shape, n)
@@ -74,13 +85,23 @@ def sample_group(images, jobs=1, ceiling=None):
         zero, frozen, alike = empty((n, ny), bool), empty((n, ny), bool), empty((n, ny), np.uint8)
 
         def one(index):
-            stored, strips, data_sum = _read_sample(stack, index, wanted)
-            rows[index], vote = _in_stored_units(stack.images[index], stored, ceiling)
-            zero[index], frozen[index], alike[index] = _judge_strips(stack, index, strips)
-            return vote, None if stack.images[index].compressed else data_sum
+            image = stack.images[index]
+            try:
+                if index in stack.unusable:
+                    raise InputError(stack.unusable[index])
+                stored, strips, data_sum = _read_sample(stack, index, wanted)
+                _check_datasum(image, data_sum)
+                rows[index], vote = _in_stored_units(image, stored, ceiling)
+                zero[index], frozen[index], alike[index] = _judge_strips(stack, index, strips)
+            except InputError as error:
+                rows[index], zero[index], frozen[index], alike[index] = np.nan, False, False, 0
+                return None, None, str(error).removeprefix(f"{image.path}: ")
+            return vote, None if image.compressed else data_sum, None
 
         found = in_workers(lambda: one, range(n), jobs)
-    result = GroupSample(rows, [vote for vote, _ in found], zero, frozen, [data_sum for _, data_sum in found])
+    votes, datasums, faults = zip(*found, strict=True)
+    faults = {index: fault for index, fault in enumerate(faults) if fault is not None}
+    result = GroupSample(rows, wanted, list(votes), zero, frozen, list(datasums), faults)
     # A row of nx samples, of which a share p is the commonest value, is constant by chance with p^nx, and about p^2 of
     # neighbours are alike. Where that happens to clean frames, only a frame without any other row is suspicious.
     pairs = max(1, _strip_starts(nx).size * min(STRIP_WIDTH, nx) - 1)
@@ -89,6 +110,24 @@ def sample_group(images, jobs=1, ceiling=None):
     if n * ny * alike_pairs ** (nx / 2) > CHANCE:
         result.frozen &= result.frozen.all(axis=1, keepdims=True)
     return result
+
+
+def _check_datasum(image, data_sum):
+    """InputError where the data are not those of the frame's DATASUM; compressed frames are checked as they are unpacked.
+
+    data_sum : of the samples.  What follows them is zero in nearly every file: it is read only where the sums differ.
+    """
+    card = str(image.cards.get("DATASUM") or "").strip()
+    if image.compressed or not (card.isascii() and card.isdecimal()) or _same_sum(int(card), data_sum):
+        return
+    size = _data_bytes(image)
+    if not _same_sum(int(card), _sum_in_file(image, size + -size % BLOCK)):
+        raise InputError(f"{image.path}: DATASUM: the data have {data_sum}, the header says {card}: damaged")
+
+
+def _same_sum(one, other):
+    # In one's complement there are two zeros.
+    return one % 0xFFFFFFFF == other % 0xFFFFFFFF
 
 
 def _strip_starts(nx):
@@ -168,24 +207,30 @@ def file_datasums(images, jobs=1):
     """
 
     def one(image):
-        if image.compressed:
-            return None
-        size = abs(image.bitpix) // 8 * image.shape[0] * image.shape[1]
-        sums = []
-        # Pieces are whole 32-bit words, so that one's complement sums add.
-        piece = bytearray(min(size, PIECE_BYTES))
-        with open(image.path, "rb", buffering=0) as stream:
-            stream.seek(image.offset)
-            while size > 0:
-                view = memoryview(piece)[: min(size, PIECE_BYTES)]
-                filled = 0
-                while filled < len(view) and (got := stream.readinto(view[filled:])):
-                    filled += got
-                if not filled:
-                    break
-                sums.append(datasum(view[:filled]))
-                size -= filled
-        return add_sums(sums)
+        return None if image.compressed else _sum_in_file(image, _data_bytes(image))
 
-    bytes_each = max(abs(image.bitpix) // 8 * image.shape[0] * image.shape[1] for image in images)
-    return in_workers(lambda: one, images, max(1, min(jobs, len(images) * bytes_each // WORTH_A_WORKER)))
+    largest = max(_data_bytes(image) for image in images)
+    return in_workers(lambda: one, images, max(1, min(jobs, len(images) * largest // WORTH_A_WORKER)))
+
+
+def _data_bytes(image):
+    return abs(image.bitpix) // 8 * image.shape[0] * image.shape[1]
+
+
+def _sum_in_file(image, size):
+    """Data sum of ``size`` bytes from the first of the data on, or of what there is."""
+    sums = []
+    # Pieces are whole 32-bit words, so that one's complement sums add.
+    piece = bytearray(min(size, PIECE_BYTES))
+    with open(open_frame(image), "rb", buffering=0) as stream:
+        stream.seek(image.offset)
+        while size > 0:
+            view = memoryview(piece)[: min(size, PIECE_BYTES)]
+            filled = 0
+            while filled < len(view) and (got := stream.readinto(view[filled:])):
+                filled += got
+            if not filled:
+                break
+            sums.append(datasum(view[:filled]))
+            size -= filled
+    return add_sums(sums)

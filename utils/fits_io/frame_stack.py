@@ -5,6 +5,7 @@ native order, a kernel combines them.  BZERO is never applied to the samples: it
 Blocks are independent, workers take them in any order, and no result depends on their size.
 """
 
+import errno
 import gzip
 import io
 import math
@@ -18,6 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from utils.errors import InputError
+from utils.fits_io.atomic import output_error
 from utils.fits_io.stack_plans import FloatPlan, IntegerPlan
 from utils.fits_io.workers import in_workers, shared_empty
 from utils.kernels import combine
@@ -31,6 +33,9 @@ WORTH_A_WORKER = 4 << 20
 """Bytes of samples from which one more worker is worth its start."""
 SPARE_DESCRIPTORS = 48
 """File descriptors left to the rest of the process."""
+
+_UNREADABLE = {errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE, errno.ENOTDIR, errno.ELOOP, errno.ENXIO}
+"""Errors of one file, and not of this process as too many open files are."""
 
 _DTYPES = {8: ">u1", 16: ">i2", 32: ">i4", 64: ">i8", -32: ">f4", -64: ">f8"}
 
@@ -55,10 +60,13 @@ class FrameStack:
     images : sequence of `utils.fits_io.header_scan.FitsImage` (path, shape, bitpix, bzero, bscale, blank, offset,
     compressed).  adu_scale : stored units per product ADU.  jobs : workers.  memory_limit : bytes for all buffers.
     Compressed frames are unpacked once into an unnamed temporary file, not into memory.
-    Raises InputError where shapes differ or a file is shorter than its header says.
+    lenient : frames that cannot be opened or unpacked are kept in ``unusable`` (index -> reason), none of their rows
+    may be asked for; else they are errors.
+    Raises InputError where shapes differ, and where a file has vanished, has changed since its header was read, cannot
+    be read or unpacked, or is shorter than its header says.
     """
 
-    def __init__(self, images: Sequence, *, adu_scale=1.0, jobs=1, memory_limit=2 << 30):
+    def __init__(self, images: Sequence, *, adu_scale=1.0, jobs=1, memory_limit=2 << 30, lenient=False):
         if not images:
             raise InputError("no frames to combine")
         first = images[0]
@@ -72,6 +80,7 @@ class FrameStack:
         self.adu_scale = float(adu_scale)
         self.jobs = max(1, int(jobs))
         self.memory_limit = int(memory_limit)
+        self.lenient, self.unusable = lenient, {}
         self._descriptors = {}
         self._spool = None
         self._offsets = [image.offset for image in images]
@@ -85,7 +94,7 @@ class FrameStack:
             if soft == resource.RLIM_INFINITY or len(self.images) <= soft - SPARE_DESCRIPTORS:
                 for index, image in enumerate(self.images):
                     if not (self._spool and image.compressed):
-                        self._descriptors[index] = _open(image.path)
+                        self._take(index, lambda image=image: open_frame(image), self._descriptors)
         except BaseException:
             self.__exit__()
             raise
@@ -99,17 +108,32 @@ class FrameStack:
             self._spool.close()
             self._spool = None
 
+    def _take(self, index, make, results):
+        """Note ``make()`` under ``index``; a frame that is of no use is noted as such where that is allowed."""
+        try:
+            results[index] = make()
+        except InputError as error:
+            if not self.lenient:
+                raise
+            self.unusable[index] = str(error).removeprefix(f"{self.images[index].path}: ")
+
     def _unpack(self):
         """Write the samples of compressed frames one after the other into a temporary file."""
         self._spool = tempfile.TemporaryFile(prefix="calibration-")  # noqa: SIM115  closed by __exit__
         for index, image in enumerate(self.images):
             if not image.compressed:
                 continue
-            data = _unpacked(image.path, self.shape)
-            self._offsets[index] = self._spool.tell()
-            self._types[index] = data.dtype.newbyteorder(">")
-            self._spool.write(np.ascontiguousarray(data, dtype=self._types[index]).tobytes())
-        self._spool.flush()
+            unpacked = {}
+            self._take(index, lambda image=image: _unpacked(image, self.shape), unpacked)
+            for data in unpacked.values():
+                self._offsets[index] = self._spool.tell()
+                self._types[index] = data.dtype.newbyteorder(">")
+                stored = np.ascontiguousarray(data, dtype=self._types[index])
+                try:
+                    self._spool.write(stored.tobytes())
+                    self._spool.flush()
+                except OSError as error:
+                    raise output_error(error, tempfile.gettempdir()) or error from error
 
     @property
     def integers(self):
@@ -139,11 +163,14 @@ class FrameStack:
             descriptor = self._descriptors.get(index)
             passing = descriptor is None
             if passing:
-                descriptor = _open(image.path)
+                descriptor = open_frame(image)
         try:
             view = memoryview(out.reshape(-1).view(np.uint8))
             while view:
-                got = os.preadv(descriptor, [view], position)
+                try:
+                    got = os.preadv(descriptor, [view], position)
+                except OSError as error:
+                    raise _unreadable(image.path, error) or error from error
                 if got == 0:
                     raise InputError(
                         f"{image.path}: data end before row {start + len(out)}, file changed or truncated"
@@ -156,7 +183,10 @@ class FrameStack:
     def frame_view(self, index):
         """Return the stored samples of one frame as a read-only map of its file, (ny, nx), big-endian."""
         image = self.images[index]
-        source = self._spool if self._spool is not None and image.compressed else image.path
+        source = self._spool
+        if self._spool is None or not image.compressed:
+            source = image.path
+            os.close(open_frame(image))
         return np.memmap(source, self._types[index], "r", self._offsets[index], self.shape)
 
     def combine(self, rule, offsets=None, scales=None, pedestal=None, factor=None, progress=None):
@@ -188,6 +218,8 @@ class FrameStack:
             )
 
         in_workers(prepare, range(0, self.shape[0], rows), jobs, progress)
+        for index, descriptor in self._descriptors.items():
+            _check_unchanged(self.images[index], descriptor)
         return result
 
     @property
@@ -237,29 +269,59 @@ class FrameStack:
         return height
 
 
-def _unpacked(path, shape):
-    """Stored samples (ny, nx) of a compressed frame, as its header has them (BZERO not applied)."""
+def _unpacked(image, shape):
+    """Stored samples (ny, nx) of a compressed frame, as its header has them (BZERO not applied); its sums are checked."""
     from astropy.io import fits
 
+    path = image.path
+    os.close(open_frame(image))
     try:
         with warnings.catch_warnings():
-            # A truncated file is a warning for astropy.
+            # A truncated file is a warning for astropy, and so is a wrong sum; that of a header may be out of date.
             warnings.simplefilter("error")
-            if str(path).lower().endswith(".gz"):
-                # Read to the end: the checksum stands there.
-                with gzip.open(path) as stream:
-                    source = io.BytesIO(stream.read())
-            else:
-                source = path
-            with fits.open(source, do_not_scale_image_data=True, memmap=False) as hdus:
-                image = next(hdu for hdu in hdus if hdu.is_image and len(hdu.shape) >= 2)
-                return image.data.reshape(shape)
+            warnings.filterwarnings("ignore", message="Checksum verification failed")
+            with open(path, "rb") as stream:
+                source = stream
+                if str(path).lower().endswith(".gz"):
+                    # Read to the end: the checksum stands there.
+                    source = io.BytesIO(gzip.GzipFile(fileobj=stream).read())
+                with fits.open(source, do_not_scale_image_data=True, memmap=False, checksum=True) as hdus:
+                    data = next(hdu for hdu in hdus if hdu.is_image and len(hdu.shape) >= 2).data
+                    return data.reshape(shape)
+    except MemoryError:
+        raise
     except Exception as error:  # decoders raise anything on damaged data
         raise InputError(f"{path}: cannot be unpacked ({' '.join(str(error).split())})") from error
 
 
-def _open(path):
+def open_frame(image):
+    """Open the file of a frame and return its descriptor.
+
+    Raises InputError where it has vanished, cannot be read, or has changed since its header was read.
+    """
     try:
-        return os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: file vanished during the run") from error
+        descriptor = os.open(image.path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+    except OSError as error:
+        raise _unreadable(image.path, error) or error from error
+    try:
+        _check_unchanged(image, descriptor)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _check_unchanged(image, descriptor):
+    status = os.fstat(descriptor)
+    if (status.st_size, status.st_mtime_ns) != (image.size, image.mtime_ns):
+        what = (
+            f"{status.st_size} bytes, {image.size} before" if status.st_size != image.size else "written anew"
+        )
+        raise InputError(f"{image.path}: file changed during the run ({what})")
+
+
+def _unreadable(path, error):
+    """Translate an OSError of one frame to a one-line InputError; None for those of the process."""
+    if error.errno == errno.ENOENT:
+        return InputError(f"{path}: file vanished during the run")
+    return InputError(f"{path}: cannot be read ({error.strerror})") if error.errno in _UNREADABLE else None
