@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from flat_pipeline.characterization.measure import Reading, Stack, frame_levels, measure, profiles
-from utils.domain.frame_groups import group_entries
+from utils.domain.frame_groups import group_entries, sample_frames
 from utils.domain.screening import converter_maximum, screen_groups
 from utils.errors import InputError
 from utils.fits_io.frame_sample import sample_group
@@ -175,7 +175,11 @@ def _dark_level(frames, stack, base, good):
 
 def screen_frames(group, setting, context, config):
     """Flats of a group without those with faulty rows; None where none is left.  Full frames are constant by right."""
-    taken = sample_group(group.images, config.shared.jobs, ceiling=65535)
+    group, taken, unusable = sample_frames(group, config.shared.jobs, ceiling=65535)
+    for path, reason in unusable:
+        context.record.reject(path, reason)
+    if not len(group):
+        return None
     frozen = taken.frozen & ~taken.frozen.all(axis=1, keepdims=True)
     highest = np.nanmax(taken.rows, axis=(1, 2)) / setting.reading.adu_scale
     frozen &= (highest < 0.9 * np.nanmax(highest))[:, None] | (highest < 0.5 * setting.top)[:, None]
