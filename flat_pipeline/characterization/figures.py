@@ -6,12 +6,15 @@ import numpy as np
 
 from utils.application.figure_style import BLUE, GREEN, GREY, OCHRE, RED, head, new_figure, place, styled
 from utils.application.plots import Panel, Series, panels_figure
+from utils.application.report import measure
 from utils.kernels.photon_transfer import FIT_PART
 
 
 @styled
 def photon_transfer(camera):
     """Variance against signal with the fit, both logarithmic, and the residual of the levels in percent."""
+    from matplotlib.ticker import LogLocator, NullFormatter
+
     several = [level for level in camera.flats if level.frames > 1 and math.isfinite(level.found.variance)]
     signal, variance, error = (
         np.array([getattr(level.found, name) for level in several])
@@ -47,7 +50,7 @@ def photon_transfer(camera):
         upper.axvline(well.value, color=RED, linewidth=0.8, linestyle=":", label="full well")
     upper.set(xscale="log", yscale="log", ylabel="variance [ADU²]")
     upper.legend(loc="best")
-    upper.tick_params(labelbottom=False)
+    upper.tick_params(labelbottom=False, which="both")
     shown = ~well.full & np.isfinite(transfer.model)
     with np.errstate(invalid="ignore", divide="ignore"):
         left = 100.0 * (variance / transfer.model - 1.0)
@@ -56,10 +59,11 @@ def photon_transfer(camera):
         lower.errorbar(signal[mask], left[mask], sigma[mask], fmt="o", ms=4, color=colour)
     lower.axhline(0.0, color=GREY, linewidth=0.9, linestyle=(0, (4, 3)))
     lower.set(xlabel="signal above bias [ADU]", ylabel="residual [%]")
-    head(
-        figure,
-        f"Photon transfer: gain {transfer.gain:.4g} ± {transfer.gain_error:.2g} e⁻/ADU, up to {FIT_PART:.0%}",
-    )
+    lower.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    lower.xaxis.set_major_formatter("{x:g}")
+    lower.xaxis.set_minor_formatter(NullFormatter())
+    gain = measure(transfer.gain, transfer.gain_error)
+    head(figure, f"Photon transfer: gain {gain} e⁻/ADU, from levels up to {FIT_PART:.0%} of the full well")
     return figure
 
 

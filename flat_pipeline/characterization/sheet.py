@@ -138,21 +138,10 @@ def _temporal(parts):
 
 # --- tables ---------------------------------------------------------------------------------------------
 
-LEVEL_COLUMNS = {
-    "kind": "kind",
-    "filter": "filter",
-    "temperature": "T [°C]",
-    "exposure": "t [s]",
-    "frames": "frames",
-    "signal": "signal [ADU]",
-    "light": "light [ADU]",
-    "variance": "variance [ADU²]",
-    "variance_error": "its error",
-    "model": "fit [ADU²]",
-    "lamp": "scatter of the levels",
-    "left_out": "pixels left out",
-    "use": "use",
-}
+LEVEL_COLUMNS = (
+    *("kind", "filter", "temperature", "exposure", "frames", "signal", "light", "variance", "variance_error"),
+    *("model", "lamp", "left_out", "use"),
+)
 
 
 def level_rows(camera):
@@ -168,7 +157,7 @@ def level_rows(camera):
             {
                 "kind": level.kind,
                 "filter": level.filter,
-                "temperature": level.temperature,
+                "temperature": round(level.temperature, 3) + 0.0,
                 "exposure": level.exposure,
                 "frames": level.frames,
                 "signal": level.found.signal,

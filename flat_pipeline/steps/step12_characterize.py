@@ -21,10 +21,51 @@ CAPTIONS = {
     "prnu_spectra": "The same for the response to light, the smooth part taken out.",
 }
 TABLES = {
-    "levels": "Levels",
-    "linearity": "Linearity",
-    "dark_current": "Dark current",
-    "binned_noise": "Noise of the mean of b × b pixels without light [ADU]",
+    "levels": (
+        "Levels",
+        {
+            "kind": "kind",
+            "filter": "filter",
+            "temperature": "T [°C]",
+            "exposure": "t [s]",
+            "frames": "frames",
+            "signal": "signal [ADU]",
+            "variance": "variance [ADU²]",
+            "variance_error": "1 σ",
+            "model": "fit [ADU²]",
+            "use": "used for",
+        },
+    ),
+    "linearity": (
+        "Linearity",
+        {
+            "exposure": "t [s]",
+            "signal": "light [ADU]",
+            "deviation_percent": "deviation [%]",
+            "error_percent": "1 σ",
+            "emva_deviation_percent": "by EMVA 1288 [%]",
+            "used": "used",
+        },
+    ),
+    "dark_current": (
+        "Dark current",
+        {
+            "temperature": "T [°C]",
+            "levels": "exposures",
+            "from_mean": "from the mean [ADU/s]",
+            "from_mean_error": "1 σ",
+            "from_variance": "from the variance [ADU/s]",
+            "from_variance_error": "1 σ",
+        },
+    ),
+    "binned_noise": (
+        "Noise of the mean of b × b pixels without light",
+        {
+            "binning": "b",
+            "noise": "noise [ADU]",
+            "noise_of_pixels_alone": "if rows and columns had none of their own [ADU]",
+        },
+    ),
 }
 
 
@@ -81,7 +122,7 @@ def _write(config, context, camera, detector):
     path = record.claim(config.output_dir / DETECTOR)
     detector.write(path)
     record.add_product(path, "DETECTOR")
-    tables = {"levels": (tuple(sheet.LEVEL_COLUMNS), sheet.level_rows(camera)), **sheet.other_rows(camera)}
+    tables = {"levels": (sheet.LEVEL_COLUMNS, sheet.level_rows(camera)), **sheet.other_rows(camera)}
     for name, (columns, rows) in tables.items():
         path = record.claim(folder / f"{name}.csv")
         write_csv(path, rows, columns)
@@ -92,13 +133,8 @@ def _write(config, context, camera, detector):
         record.warn(note)
     pictures = _draw(record, folder, camera) if config.shared.plots != "none" else []
     shown = []
-    for name, title in TABLES.items():
+    for name, (title, columns) in TABLES.items():
         if name in tables:
-            columns = (
-                sheet.LEVEL_COLUMNS
-                if name == "levels"
-                else {key: key.replace("_", " ") for key in tables[name][0]}
-            )
             shown += csv_table(folder / f"{name}.csv", columns, section="Tables", title=title)
     page = context_of(
         record,

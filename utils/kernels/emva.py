@@ -11,7 +11,7 @@ import numpy as np
 
 CLIP_SIGMA = 5.0
 """A residual further out is a hit or a pixel that jumps: it must not speak for its row."""
-SURFACE_BINS = 32
+SURFACE_BINS, SURFACE_ORDER = 32, 4
 
 
 @dataclass(frozen=True)
@@ -125,10 +125,10 @@ def spatial_parts(image, good, temporal, n):
 
 
 def smooth_surface(image, good):
-    """Second-order surface of an image, (ny, nx) float32: uneven light, which is no property of the sensor.
+    """Fourth-order surface of an image, (ny, nx) float32: uneven light, which is no property of the sensor.
 
-    Fitted to medians of good pixels in about 32 x 32 cells.  Reference: EMVA 1288 Release 4, sec. 8.1 asks for the removal
-    of slow changes before PRNU is judged, as no light source is even.
+    Fitted to medians of good pixels in about 32 x 32 cells.  Second order would leave the r^4 of a lens' vignetting, whose
+    edges pass for rows and columns.  EMVA 1288 Release 4, sec. 8.1, asks for the removal of slow changes, too.
     """
     ny, nx = image.shape
     high, wide = max(1, ny // SURFACE_BINS), max(1, nx // SURFACE_BINS)
@@ -136,17 +136,16 @@ def smooth_surface(image, good):
     cells = cut.reshape(ny // high, high, nx // wide, wide).swapaxes(1, 2).reshape(ny // high, nx // wide, -1)
     some = np.isfinite(cells).any(axis=2)
     values = np.nanmedian(cells[some], axis=1)
-    y = (np.arange(ny // high) * high + 0.5 * (high - 1)) / ny - 0.5
-    x = (np.arange(nx // wide) * wide + 0.5 * (wide - 1)) / nx - 0.5
+    y = (np.arange(ny // high) * high + 0.5 * high) / ny * 2.0 - 1.0
+    x = (np.arange(nx // wide) * wide + 0.5 * wide) / nx * 2.0 - 1.0
     yy, xx = np.broadcast_to(y[:, None], some.shape)[some], np.broadcast_to(x, some.shape)[some]
-    c = np.linalg.lstsq(_second_order(yy, xx).T, values, rcond=None)[0]
-    y, x = np.arange(ny)[:, None] / ny - 0.5, np.arange(nx) / nx - 0.5
-    surface = c[0] + c[1] * y + c[2] * x + c[3] * y * y + c[4] * y * x + c[5] * x * x
-    return surface.astype(np.float32)
-
-
-def _second_order(y, x):
-    return np.stack([np.ones_like(y), y, x, y * y, y * x, x * x])
+    legendre = np.polynomial.legendre
+    keep = np.add.outer(np.arange(SURFACE_ORDER + 1), np.arange(SURFACE_ORDER + 1)) <= SURFACE_ORDER
+    design = legendre.legvander2d(yy, xx, (SURFACE_ORDER, SURFACE_ORDER))[:, keep.ravel()]
+    coefficients = np.zeros(keep.shape)
+    coefficients[keep] = np.linalg.lstsq(design, values, rcond=None)[0]
+    y, x = (2.0 * np.arange(ny) + 1.0) / ny - 1.0, (2.0 * np.arange(nx) + 1.0) / nx - 1.0
+    return legendre.leggrid2d(y, x, coefficients).astype(np.float32)
 
 
 def spectrum(profile):
