@@ -10,6 +10,7 @@ from bias_frames import command, files, record, rows
 
 from flat_pipeline.run_pipeline import MODES
 from utils.fits_io.product_reader import read_product
+from utils.kernels.scene import Scene, StarField, led_pattern
 
 PROGRAM = "flat_pipeline/run_pipeline.py"
 FLOAT = 4e-7
@@ -162,6 +163,42 @@ def test_illumination_from_the_masters_of_a_full_run(full, tmp_path):
     theirs = read_product(full / "vignetting/vignetting_NONE.fits")
     # Masters are weighted with the error of their dark, combined frames without.
     assert np.abs(ours.data - theirs.data).max() < 0.2 * theirs.uncert.max()
+
+
+def test_another_illumination_than_that_of_the_masters_is_said(full, tmp_path):
+    out = tmp_path / "out"
+    shutil.copytree(full, out)
+    (tmp_path / "given.json").write_text(json.dumps({"k1": -0.1, "k2": 0, "k3": 0}))
+    words = ("--mode", "vignetting_only", "--output-dir", out, "--radial-json", tmp_path / "given.json")
+    assert flat_frames.run(*words) == 0
+    assert "divided by another illumination" in " ".join(record(out)["runs"][-1]["warnings"])
+
+
+@pytest.mark.parametrize("kind", ["sky", "satellite"])
+def test_frame_by_frame_with_masks(tmp_path, kind):
+    shape = (64, 96)
+    camera = flat_frames.sensor(shape, 3)
+    stars, lamps = StarField(shape, 30, 3), led_pattern(shape, 3)
+    steps = np.random.default_rng(3).uniform(-30, 30, (6, 2))
+    scenes = {
+        "sky": lambda i: Scene(light=stars.light(*steps[i])),
+        "satellite": lambda i: Scene(pattern=lamps, cosmic=1e-3),
+    }
+    frames = tmp_path / "in"
+    flat_frames.take(frames, camera, "bias", [(5.0, 1e-5, 6, None)], 1)
+    flat_frames.take(frames, camera, "flat", [(5.0, 10.0, 6, 1000.0)], 3, scene=scenes[kind], jitter=0.05)
+    words = ("--flat-type", kind, "--basepath", frames, "--output-dir")
+    assert flat_frames.run(*words, tmp_path / "full") == 0
+    for mode in ("reduce_only", "normalize_only", "vignetting_only", "make_master"):
+        assert flat_frames.run("--mode", mode, *words, tmp_path / "chain") == 0
+    made = sorted(
+        name for name in files(tmp_path / "full") if name.startswith(("master_flat/", "sky_median/"))
+    )
+    assert len(made) == (3 if kind == "sky" else 1)
+    for name in made:
+        same(tmp_path / "chain" / name, tmp_path / "full" / name)
+    # Nothing temporary is left.
+    assert not any(part.startswith(".") for name in files(tmp_path / "full") for part in name.split("/"))
 
 
 @pytest.mark.parametrize(

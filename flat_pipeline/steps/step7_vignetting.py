@@ -12,6 +12,9 @@ from utils.fits_io.naming import counted
 from utils.fits_io.product_reader import read_product
 from utils.fits_io.products import DQ, header_from_inputs
 
+CHANGED = 1e-3
+"""An illumination that differs by more from the one that masters were divided by is said."""
+
 
 def run(config, context):
     """Find the illumination.
@@ -34,6 +37,7 @@ def run(config, context):
             context.illumination[name] = found
             summary[name] = {"file": path.name, "model": found.model, "level": found.level} | found.numbers
             _say(record, name, found)
+            _warn_of_change(context, name, found)
         path = record.claim(config.output_dir / VIGNETTING / illumination.SUMMARY)
         write_json(path, summary)
         record.add_product(path, "VIGNETTING_MODEL")
@@ -77,7 +81,7 @@ def _of_masters(context):
         with np.errstate(divide="ignore", invalid="ignore"):
             flat, sigma = total / weights, 1.0 / np.sqrt(weights)
         if masters.headers[0]["VIGNCORR"]:
-            factor = known[masters.filter].factor()
+            factor = context.divided_out[masters.filter] = known[masters.filter].factor()
             flat, sigma = flat * factor, sigma * factor
         context.filter_cards[masters.filter] = {
             **header_from_inputs(masters.headers),
@@ -86,6 +90,19 @@ def _of_masters(context):
         }
         found[masters.filter] = flat, sigma, np.isfinite(flat) & ~noisy
     return found
+
+
+def _warn_of_change(context, name, found):
+    """Say it when masters in this folder were divided by another illumination than the one found now."""
+    earlier = context.divided_out.get(name)
+    if earlier is None:
+        return
+    change = float(np.nanmax(np.abs(found.factor() / earlier - 1.0)))
+    if change > CHANGED:
+        context.record.warn(
+            f"masters of filter {name} were divided by another illumination (different by up to {change:.2%}): make them"
+            " anew, with --mode full or make_master"
+        )
 
 
 def write_corrected(config, context):
