@@ -36,7 +36,8 @@ def settle_noise(flats, setting, source, config, record):
             break
     else:
         setting.inverse_gain, setting.gain_from = measured or _from_neighbours(flats, setting, record)
-    if measured is not None:
+    # Stars that move make the scatter of sky flats too large to tell the gain.
+    if measured is not None and config.flat_type != "sky":
         setting.measured_gain = 1.0 / measured[0]
         record.value("gain from the scatter of the flats", setting.measured_gain, "e-/adu", section="Frames")
         away = setting.inverse_gain / measured[0] - 1.0

@@ -6,7 +6,7 @@ import numpy as np
 
 SMOOTHING = 2.0
 """1 sigma of the Gaussian by which the sky is smoothed before sources are looked for [pixels]."""
-PEAK, EDGE = 4.5, 4.0
+PEAK, EDGE = 5.5, 5.0
 """A source rises so many sigma of the smoothed sky, and reaches out to where it falls to the second."""
 LEAST_PIXELS = 5
 BOXES = 8
