@@ -10,8 +10,9 @@ from astropy.io import fits
 from flat_frames import START, run, sensor, take
 
 from bias_pipeline.run_pipeline import main as bias_main
+from dark_pipeline.run_pipeline import main as dark_main
 from utils.application.command import run_command
-from utils.domain.detector import Detector
+from utils.domain.detector import Detector, Measured
 from utils.kernels.sensor import poisson
 from utils.plan_campaign import main as plan_main
 
@@ -174,6 +175,19 @@ def test_detector_is_read_by_the_pipelines(characterised, tmp_path):
     assert fits.getheader(product)["EGAIN"] == pytest.approx(found["gain"]["value"])
 
 
+def test_dark_pipeline_reads_the_detector(tmp_path):
+    camera = camera_of((24, 32), 9)
+    plan = [(0.0, 1e-5, 6, None)], [(0.0, e, 5, None) for e in (10.0, 40.0)]
+    take(tmp_path / "in", camera, "bias", plan[0], 1)
+    take(tmp_path / "in", camera, "dark", plan[1], 2, start=START + 3600)
+    Detector(Measured(1.87, 0.01, "e-/adu"), 16.0).write(tmp_path / "detector.json")
+    words = ["--basepath", str(tmp_path / "in"), "--output_dir", str(tmp_path / "out"), "--plots", "none"]
+    # One temperature: maps, and no model.
+    assert run_command(dark_main, [*words, "--detector", str(tmp_path / "detector.json")]) == 1
+    product = next((tmp_path / "out" / "dark_masks_by_temp").rglob("*.fits"))
+    assert fits.getheader(product)["EGAIN"] == pytest.approx(1.87)
+
+
 def test_plan_takes_the_camera(characterised, capsys):
     _, found, folder = characterised
     words = ["--detector", str(folder / "out" / "detector.json"), "--temps", "0 10", "--exptimes", "10 60"]
@@ -258,11 +272,13 @@ def test_frames_of_a_broken_transfer_are_left_out(tmp_path):
     path = sorted((tmp_path / "in" / "flat").glob("*.fits"))[5]
     with fits.open(path, mode="update") as hdus:
         hdus[0].data[10:20] = 0
+    paths = sorted((tmp_path / "in" / "flat").glob("*.fits"))
+    paths[0].write_bytes(paths[0].read_bytes()[:4000])
     assert characterize(tmp_path / "in", tmp_path / "out") == 0
     with open(tmp_path / "out" / "rejected_frames.csv", newline="", encoding="utf-8") as stream:
-        (row,) = csv.DictReader(stream)
-    assert row["path"] == str(path)
-    assert row["reason"].startswith("ZERO_BLOCK")
+        rows = {row["path"]: row["reason"] for row in csv.DictReader(stream)}
+    assert set(rows) == {str(paths[0]), str(path)}
+    assert rows[str(path)].startswith("ZERO_BLOCK")
     assert within(content(tmp_path / "out")["gain"], camera.gain)
 
 

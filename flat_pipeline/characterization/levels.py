@@ -9,7 +9,6 @@ from flat_pipeline.characterization.measure import Reading, Stack, frame_levels,
 from utils.domain.frame_groups import group_entries, sample_frames
 from utils.domain.screening import converter_maximum, screen_groups
 from utils.errors import InputError
-from utils.fits_io.frame_sample import sample_group
 from utils.kernels import adu_scale as stored_step
 from utils.kernels import emva, screen
 from utils.kernels.photon_transfer import LIMIT_SIGMA, Ordinary, ordinary_pixels
@@ -63,13 +62,36 @@ class BiasLevel:
     jitter: float
 
 
-def find_setting(context, config):
+@dataclass(frozen=True)
+class Sampled:
+    """What a sample of the rows of a group of flats tells: votes on the stored step, rows at fault, highest samples."""
+
+    group: object
+    votes: list
+    zero: np.ndarray
+    frozen: np.ndarray
+    highest: np.ndarray
+
+
+def sample_flats(context, config):
+    """Read the sample of all groups; frames whose bytes are of no use go to the record.  Returns list of `Sampled`."""
+    sampled = []
+    for group in context.groups:
+        kept, taken, unusable = sample_frames(group, config.shared.jobs, ceiling=65535)
+        for path, reason in unusable:
+            context.record.reject(path, reason)
+        if len(kept):
+            highest = np.where(np.isnan(taken.rows), -np.inf, taken.rows).max(axis=(1, 2))
+            sampled.append(Sampled(kept, taken.votes, taken.zero, taken.frozen, highest))
+    if not sampled:
+        raise InputError(f"{config.shared.basepath}: no flat that can be read")
+    return sampled
+
+
+def find_setting(context, config, sampled):
     """Stored units per ADU, step and top of the converter, from the flats and what was found for bias and dark."""
     shared, scale = config.shared, config.stored_scale
-    votes = []
-    for group in context.groups:
-        votes += sample_group(group.images, shared.jobs, ceiling=65535).votes
-    factor = stored_step.shared_factor(votes)
+    factor = stored_step.shared_factor(vote for one in sampled for vote in one.votes)
     known = context.dark.adu_scale
     scale = float(scale or known or factor)
     if known is not None and factor < known and config.stored_scale is None:
@@ -173,17 +195,15 @@ def _dark_level(frames, stack, base, good):
     return Level("dark", "", frames.temperature, frames.exposure, len(frames), found, found.signal, jitter)
 
 
-def screen_frames(group, setting, context, config):
-    """Flats of a group without those with faulty rows; None where none is left.  Full frames are constant by right."""
-    group, taken, unusable = sample_frames(group, config.shared.jobs, ceiling=65535)
-    for path, reason in unusable:
-        context.record.reject(path, reason)
-    if not len(group):
-        return None
-    frozen = taken.frozen & ~taken.frozen.all(axis=1, keepdims=True)
-    highest = np.nanmax(taken.rows, axis=(1, 2)) / setting.reading.adu_scale
-    frozen &= (highest < 0.9 * np.nanmax(highest))[:, None] | (highest < 0.5 * setting.top)[:, None]
-    found, _ = screen.judge_rows(taken.zero, frozen)
+def screen_frames(one, setting, context):
+    """Flats of a `Sampled` group without those with faulty rows; None where none is left.
+
+    Full frames are constant by right.
+    """
+    group, highest = one.group, one.highest / setting.reading.adu_scale
+    frozen = one.frozen & ~one.frozen.all(axis=1, keepdims=True)
+    frozen &= (highest < max(0.9 * highest.max(), 0.5 * setting.top))[:, None]
+    found, _ = screen.judge_rows(one.zero, frozen)
     for index in np.flatnonzero(~np.isfinite(highest)):
         found[int(index)] = ("NO_DATA", "no finite sample")
     for index, (code, detail) in sorted(found.items()):
@@ -200,15 +220,15 @@ class FlatSet:
     references: dict
 
 
-def measure_flats(context, config, setting, base, good, progress):
+def measure_flats(sampled, context, config, setting, base, good, progress):
     """Measure all groups of flats.
 
     Pixels of a level are those whose light, in a flat of the same filter at about half the range, lies within 10 % of the
     middle one: their signal is one number, and where the response bends it bends for all.
     """
     groups, source = [], context.dark
-    for group in context.groups:
-        kept = screen_frames(group, setting, context, config)
+    for one in sampled:
+        kept = screen_frames(one, setting, context)
         if kept is None:
             continue
         pedestal = source.pedestal(kept.temperature, kept.exposure)

@@ -77,7 +77,8 @@ def run(config, context):
     """
     record = context.record
     with record.step("characterize") as step:
-        setting = levels.find_setting(context, config)
+        sampled = levels.sample_flats(context, config)
+        setting = levels.find_setting(context, config, sampled)
         temperature = float(
             sum(g.temperature * len(g) for g in context.groups) / sum(map(len, context.groups))
         )
@@ -87,7 +88,7 @@ def run(config, context):
         rough = bias.level.found.variance if bias is not None else 0.0
         darks, good = levels.measure_darks(context, config, setting, rough, good, progress)
         base, base_error, origin = results.base_of(bias, darks, source)
-        flats = levels.measure_flats(context, config, setting, base, good, progress)
+        flats = levels.measure_flats(sampled, context, config, setting, base, good, progress)
         camera = results.Camera(setting, bias, darks, flats.levels)
         if origin != "bias frames":
             camera.notes.append(f"noise without light from {origin}: no group has two bias frames")
