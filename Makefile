@@ -35,6 +35,7 @@ bench: .venv/dev.stamp
 validate: .venv/dev.stamp
 	$(PY) -m benchmarks.validate_bias
 	$(PY) -m benchmarks.validate_dark
+	$(PY) -m benchmarks.validate_structure
 
 clean:
 	rm -rf $(DEMO) .pytest_cache .ruff_cache .hypothesis
