@@ -77,7 +77,8 @@ def quiet(seeds, say):
             seen = []
 
             def look(made, _, seen=seen):
-                seen.append((made.threshold(), made.expected_false(made.threshold())))
+                limit = made.threshold()
+                seen.append((len(flat_changes.find(made, limit)[0]), made.expected_false(limit)))
 
             _, result = campaigns.run(1000 + seed, plan, expected=1.0, keep=look)
             found, expected, flats = (
@@ -86,10 +87,7 @@ def quiet(seeds, say):
                 flats + result.flats,
             )
             dark += sum(one.region.significance > 0 for one in result.found)
-            limit, chance = seen[0]
-            # All regions beyond the default threshold are beyond the lower one too.
-            default += sum(abs(one.region.significance) > limit for one in result.found)
-            allowed += chance
+            default, allowed = default + seen[0][0], allowed + seen[0][1]
         lines.append([name, flats, found, f"{expected:.0f}", dark, default, f"{allowed:.2f}"])
         say(f"structure: {name}")
     columns = (

@@ -9,7 +9,9 @@ from utils.kernels import noise
 from utils.kernels.pieces import in_pieces
 
 HIT_SIGMA = 5.0
-"""A sample so far from the median of itself and its neighbours in time is a hit."""
+"""A sample so far from the median of itself and its neighbours in time does not count."""
+BRIGHT_SIGMA = 4.0
+"""The same on the bright side: hits only add charge."""
 LEAST_RESPONSE = 0.05
 """Pixels darker than this part of the flat's level tell nothing of changes."""
 PRIOR_FRAMES = 4
@@ -42,7 +44,9 @@ def clean_hits(frame, before, after, expected):
     for x, a, b in in_pieces(frame, before, after):
         middle = np.maximum(np.minimum(a, b), np.minimum(np.maximum(a, b), x))
         limit = np.float32(expected.read) + np.float32(expected.photon) * np.maximum(middle, np.float32(0.0))
-        hit = np.square(x - middle) > np.float32(HIT_SIGMA**2) * limit
+        away = x - middle
+        allowed = np.where(away > 0, np.float32(BRIGHT_SIGMA**2), np.float32(HIT_SIGMA**2))
+        hit = np.square(away) > allowed * limit
         count += int(np.count_nonzero(hit))
         x[hit] = middle[hit]
     return count

@@ -8,7 +8,7 @@ from utils.kernels import groups as grouping
 
 PASSING = 0.96
 """Factor on the significance of changes that went again: there are many more such windows than lasting ones."""
-STEADY_SIGMA, STEADY_DEPTH = 2.5, 0.5
+STEADY_SIGMA, STEADY_DEPTH = 3.0, 0.7
 """Significance and part of its depth that a change must keep without the frame that speaks most for it."""
 LEAST_FRAMES = 2
 """Frames that a change must have been seen in, and that must have been without it."""
