@@ -153,7 +153,8 @@ class Transfer:
 
     gain, gain_error [e-/ADU].  base, base_error : variance without signal, LSB^2/12 included [ADU^2].
     a00, a00_error [1/e-] : brighter-fatter term, 0 where the data do not show it.
-    used : (n,) bool.  model : (n,) variance [ADU^2].  chi2, dof.  scaled : factor on the errors for a poor fit.
+    used : (n,) bool.  model : (n,) variance [ADU^2].  chi2, dof.
+    scaled : scatter of the levels over what their noise explains, where it is more.
     corrected : the response of `linearity` was taken out.
     """
 
@@ -193,7 +194,8 @@ def fit_transfer(signal, variance, error, base, base_error, *, well=math.inf, re
     responses : None, or a list of (x, slope): linear signal (n,) [ADU] and d signal / d x (n,) of the response, the first
     as fitted, the others with one of its parameters off by 1 sigma, whose effects on the gain go into its error.
     Weights are those of the fitted variance, never of the measured.  Fitted up to 70 % of the well; to less where no
-    curve describes that.  Returns `Transfer`, gain NaN where no level tells.
+    curve describes that.  Levels that scatter more than their noise (an unsteady lamp) get an error common to all, so that
+    the precise ones do not decide alone.  Returns `Transfer`, gain NaN where no level tells.
     Reference: Janesick (2007), ch. 5; EMVA 1288 Release 4, sec. 6.
     """
     s, v, e = (np.asarray(a, float) for a in (signal, variance, error))
@@ -222,8 +224,19 @@ def fit_transfer(signal, variance, error, base, base_error, *, well=math.inf, re
 class _Points:
     """Levels with their relative errors, the level without light among them."""
 
-    def __init__(self, variance, relative, base, base_error):
+    def __init__(self, variance, relative, base, base_error, extra=0.0):
         self.variance, self.relative, self.base, self.base_error = variance, relative, base, base_error
+        self.extra = extra
+
+    def scattered(self, pair, used, curved):
+        """The same with an error common to all levels, the dark one too, that brings chi2 to its degrees of freedom."""
+        low, high = 0.0, float(self.variance[used].max())
+        for _ in range(60):
+            middle = 0.5 * (low + high)
+            points = _Points(self.variance, self.relative, self.base, self.base_error, middle)
+            fit = points.fit(pair, used, curved)
+            low, high = (middle, high) if fit.chi2 > fit.dof else (low, middle)
+        return points, fit
 
     def fit(self, pair, used, curved):
         """Base, ADU per electron and, where asked, a00 (of ADU: times gain) by reweighted Gauss-Newton."""
@@ -245,12 +258,11 @@ class _Points:
                 [np.ones_like(x), factor * x * special.exprel(z), factor * p[1] * x * 2.0 * x * rise]
             )
             design = design[:free]
-            weight = 1.0 / (relative * np.maximum(model, 1e-12)) ** 2
+            weight = 1.0 / ((relative * np.maximum(model, 1e-12)) ** 2 + self.extra**2)
             normal = (design * weight) @ design.T
             right = (design * weight) @ (y - model)
-            bias_weight = (
-                1.0 / self.base_error**2 if self.base_error > 0 else 1e12 / max(self.base, 1e-12) ** 2
-            )
+            base_variance = self.base_error**2 + self.extra**2
+            bias_weight = 1.0 / base_variance if base_variance > 0 else 1e12 / max(self.base, 1e-12) ** 2
             normal[0, 0] += bias_weight
             right[0] += bias_weight * (self.base - p[0])
             scale = 1.0 / np.sqrt(np.diag(normal))
@@ -262,7 +274,8 @@ class _Points:
             if np.all(np.abs(step) <= 1e-10 * np.sqrt(np.diag(cov))):
                 break
         model = p[0] + factor * shot_variance(x, p[1], p[2] * p[1])
-        chi2 = float((((y - model) / (relative * model)) ** 2).sum()) + (self.base - p[0]) ** 2 * bias_weight
+        residual = np.square(y - model) / (np.square(relative * model) + self.extra**2)
+        chi2 = float(residual.sum()) + (self.base - p[0]) ** 2 * bias_weight
         return _Fit(p, cov, chi2, x.size + 1 - free)
 
 
@@ -307,17 +320,17 @@ def _shown(fit, other):
 def _finished(points, best, straight, responses):
     fit, pair, corrected, used = best
     notes = []
-    k = fit.p[1]
-    var_k = fit.cov[1, 1]
     curved = fit.cov.shape[0] == 3
     scaled = 1.0
     if fit.dof > 0 and fit.probability < UNLIKELY:
         scaled = math.sqrt(fit.chi2 / fit.dof)
+        points, fit = points.scattered(pair, used, curved)
         notes.append(
             f"the levels scatter about the photon transfer curve {scaled:.1f} times more than their noise explains:"
-            " errors are larger by that"
+            f" an error of {points.extra:.3g} adu^2 is added to each"
         )
-    var_k *= scaled**2
+    k = fit.p[1]
+    var_k = fit.cov[1, 1]
     if corrected:
         for other in responses[1:]:
             var_k += (points.fit(other, used, curved).p[1] - k) ** 2
@@ -327,14 +340,14 @@ def _finished(points, best, straight, responses):
         # Fitted per ADU; an electron is k ADU.
         a00 = float(fit.p[2] * k)
         gradient = np.array([0.0, fit.p[2], k])
-        a00_error = float(math.sqrt(gradient @ fit.cov @ gradient)) * scaled
+        a00_error = float(math.sqrt(gradient @ fit.cov @ gradient))
         if not corrected and responses is None:
             notes.append("a00 may be non-linearity: no series of exposures tells the two apart")
     return Transfer(
         1.0 / k,
         math.sqrt(var_k) / k**2,
         float(fit.p[0]),
-        math.sqrt(fit.cov[0, 0]) * scaled,
+        math.sqrt(fit.cov[0, 0]),
         a00,
         a00_error,
         used,
