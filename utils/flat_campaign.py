@@ -5,6 +5,7 @@ The steps that the structure and the degradation analysis share; each takes the 
 
 import math
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 
@@ -30,6 +31,7 @@ class ChangeConfig:
     """Options of one run.  reduce : subtract bias and dark.  sigma : threshold, None = by the false regions accepted.
 
     show : open windows.  session_gap : pause that starts an epoch [s].  across_exposures : compare them with each other.
+    bias_model, dark_model : folders that serve instead of the frames found, or None.
     """
 
     shared: SharedOptions
@@ -38,6 +40,8 @@ class ChangeConfig:
     show: bool = False
     session_gap: float = 6 * 3600.0
     across_exposures: bool = False
+    bias_model: Path | None = None
+    dark_model: Path | None = None
 
     def __post_init__(self):
         if self.across_exposures and not self.reduce:
@@ -159,7 +163,8 @@ def masters(config, record, campaign):
     """
     with record.step("bias_and_dark") as step:
         biases, darks = campaign.entries["bias"], campaign.entries["darks"]
-        if not biases and not darks and not config.reduce:
+        given = config.bias_model is not None or config.dark_model is not None
+        if not biases and not darks and not given and not config.reduce:
             record.warn(
                 "no bias and no dark frames: nothing is subtracted, and where the level changes old dust looks new"
             )
@@ -172,6 +177,8 @@ def masters(config, record, campaign):
             bias_entries=biases,
             dark_entries=darks,
             images=campaign.images,
+            bias_model=config.bias_model,
+            dark_model=config.dark_model,
             no_dark=not config.reduce,
             temp_tolerance=config.shared.temp_tolerance,
             options=config.combine,
@@ -179,8 +186,8 @@ def masters(config, record, campaign):
             saturation=config.saturation,
             session_gap=config.session_gap,
         )
-        if config.reduce and not darks:
-            record.warn("--reduce: no dark frames, the bias alone is subtracted")
+        if config.reduce and not darks and config.dark_model is None:
+            record.warn("no dark frames, the bias alone is subtracted")
         for text in source.warnings:
             record.warn(text)
         for path, reason in source.rejected:

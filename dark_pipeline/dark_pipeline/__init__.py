@@ -1,0 +1,1 @@
+"""Older path of the dark pipeline; everything lives one folder up."""

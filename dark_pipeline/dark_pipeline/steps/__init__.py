@@ -1,0 +1,1 @@
+"""Older path of the dark pipeline's steps; everything lives two folders up."""
