@@ -71,7 +71,8 @@ def classified(outliers):
     """Label all outlier pixels of all filters.
 
     Returns rows as `pixel_damage.classify_outliers`, with the mean ``change`` and the size of its
-    ``cluster``."""
+    ``cluster``.
+    """
     seen, total = {}, {}
     for found in outliers:
         names, nx = stage_labels(found.temperatures), found.changes.shape[1]
