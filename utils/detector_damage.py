@@ -101,6 +101,7 @@ def compare(config, record, campaign, store):
                     jobs=config.shared.jobs,
                     memory_limit=config.shared.memory_limit,
                     progress=lambda _: next(ticks, None),
+                    forgive_step=True,
                 )
             )
         next(ticks, None)

@@ -104,10 +104,13 @@ def _to_adu(raw, image, scale, pedestal, saturation=math.inf):
     return values, full
 
 
-def changes_of(flats, spool, *, session_gap=SESSION_GAP, jobs=1, memory_limit=2 << 30, progress=None):
+def changes_of(
+    flats, spool, *, session_gap=SESSION_GAP, jobs=1, memory_limit=2 << 30, progress=None, forgive_step=False
+):
     """Average the epochs of one filter, every frame read once; returns `SetChanges`.
 
     flats : `FlatSet` with levels.  spool : open `ArraySpool`.  progress : called once for each frame.
+    forgive_step : as `changes.GroupMeans`: for those who look at single pixels.
     """
     shape = tuple(flats.groups[0].frames.images[0].shape)
     used = np.sort(np.concatenate([group.order for group in flats.groups]))
@@ -117,7 +120,9 @@ def changes_of(flats, spool, *, session_gap=SESSION_GAP, jobs=1, memory_limit=2 
     number, reference = 0, {}
     for index, group in enumerate(flats.groups):
         known = reference.get(group.family)
-        result = _average(group, epoch_of[group.order], flats, jobs, memory_limit, progress, known)
+        result = _average(
+            group, epoch_of[group.order], flats, jobs, memory_limit, progress, known, forgive_step
+        )
         reference.setdefault(group.family, result.reference)
         for k, change in enumerate(result.changes):
             spool.put((flats.filter, number), change)
@@ -159,9 +164,9 @@ def changes_of(flats, spool, *, session_gap=SESSION_GAP, jobs=1, memory_limit=2 
     return made
 
 
-def _average(group, epoch, flats, jobs, memory_limit, progress, reference):
+def _average(group, epoch, flats, jobs, memory_limit, progress, reference, forgive_step):
     shape = tuple(group.frames.images[0].shape)
-    means = changes.GroupMeans(shape, group.noise, epoch)
+    means = changes.GroupMeans(shape, group.noise, epoch, forgive_step)
     full_count = np.zeros(shape, np.uint16)
     with FrameStack(
         group.frames.images, adu_scale=flats.adu_scale, jobs=jobs, memory_limit=memory_limit

@@ -80,16 +80,18 @@ class GroupMeans:
     """Averages the frames of one group by epoch; memory does not grow with their number but with that of the epochs.
 
     shape : (ny, nx).  expected : list of `FrameNoise`, one a frame, in order of time.  epochs : (n,) int, not falling.
+    forgive_step : a pixel that changed once is not taken for a noisy one.
     Call `add` with each frame in that order, then `finish`.
     """
 
-    def __init__(self, shape, expected, epochs):
+    def __init__(self, shape, expected, epochs, forgive_step=False):
         self.shape, self.expected = tuple(shape), list(expected)
         self.epochs = np.asarray(epochs)
         self.variance = np.array([one.variance for one in self.expected])
         self.bad = np.zeros(self.shape, bool)
         self.sums = {}
         self.squares = np.zeros(self.shape, np.float32)
+        self.largest = np.zeros(self.shape, np.float32) if forgive_step else None
         self.quiet = np.zeros(self.shape, np.float32)
         self.quiet_information, self.hits = 0.0, 0
         self._window, self._taken, self._last, self._sign, self._paired = [], 0, None, 1.0, False
@@ -127,13 +129,16 @@ class GroupMeans:
         # Pairs that share no frame, both of one epoch: between epochs things may change.
         alternate = pair and not self._paired and int(self.epochs[index - 1]) == epoch
         self._paired = alternate
-        for total, squares, quiet, now, before in in_pieces(
-            self.sums[epoch], self.squares, self.quiet, frame, self._last if pair else frame
-        ):
+        planes = [self.sums[epoch], self.squares, self.quiet, frame, self._last if pair else frame]
+        planes += [] if self.largest is None else [self.largest]
+        for total, squares, quiet, now, before, *largest in in_pieces(*planes):
             total += weight * now
             if pair:
                 difference = now - before
-                squares += np.float32(information) * difference * difference
+                square = np.float32(information) * difference * difference
+                squares += square
+                for most in largest:
+                    np.maximum(most, square, out=most)
                 if alternate:
                     quiet += np.float32(self._sign * information) * difference
         if alternate:
@@ -201,20 +206,35 @@ class GroupMeans:
                 return weight, 1.0, 0
             ratio = self.squares / (np.float32(n - 1) * expected)
         ratio[bad] = np.nan
-        # Differences of successive frames share frames: 2/3 of their number are free (von Neumann 1941).
-        dof = max(1, round((n - 1) / 1.5))
+        dof = _free(n)
         thin = tuple(slice(None, None, size // 512 | 1) for size in self.shape)
         if n < PRIOR_FRAMES:
             return weight, _median_ratio(ratio[thin], n - 1), 0
         prior, prior_dof = noise.variance_prior(ratio[thin], dof)
         if not prior > 0:
             return weight, 1.0, 0
+        steady = None if self.largest is None else self._steady(expected, bad, thin, prior, n)
         noisy_count = 0
-        for w, r in in_pieces(weight, ratio):
+        for w, r, *s in in_pieces(weight, ratio, *(() if steady is None else (steady,))):
             moderated, noisy = noise.moderate_variance(r, dof, prior, prior_dof)
+            if s and noisy.any():
+                again = noise.moderate_variance(s[0][noisy], _free(n - 1), prior, prior_dof)
+                moderated[noisy], noisy[noisy] = again
             noisy_count += int(noisy.sum())
             w *= np.float32(prior) / moderated
         return weight, math.sqrt(prior), noisy_count
+
+    def _steady(self, expected, bad, thin, prior, n):
+        """Scatter of every pixel over the expected without its largest difference, on the scale of ``prior``."""
+        steady = (self.squares - self.largest) / (np.float32(max(n - 2, 1)) * expected)
+        steady[bad] = np.nan
+        own, _ = noise.variance_prior(steady[thin], _free(n - 1))
+        return steady if not own > 0 else steady * np.float32(prior / own)
+
+
+def _free(n):
+    """Degrees of freedom of n successive frames: differences share frames, 2/3 of their number (von Neumann 1941)."""
+    return max(1, round((n - 1) / 1.5))
 
 
 def _median_ratio(ratio, dof):
