@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from flat_pipeline.products import IGNORED, MODEL, plain
+from flat_pipeline.products import IGNORED, MODEL, filter_names
 from utils.domain.frame_groups import dates_of_masters
 from utils.errors import InputError
 from utils.fits_io.mapped import drop_pages, native
@@ -166,8 +166,8 @@ def model_paths(config, names):
     folder = config.output_dir / MODEL
     several = len(names) > 1
     found = {}
-    for name in names:
-        tail = f"_{plain(name)}" if several else ""
+    for name, spelled in filter_names(names).items():
+        tail = f"_{spelled}" if several else ""
         found[name] = {term: folder / f"flat_{term}_map{tail}.fits" for term in TERMS}
         found[name]["cov"] = folder / f"flat_covariance{tail}.fits"
     return found

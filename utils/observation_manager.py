@@ -83,6 +83,11 @@ def _same(value: Any, wanted: str) -> bool:
     return shown.strip().lower() == wanted.lower()
 
 
+def _has_filter(entry: Entry) -> bool:
+    """Whether light came through a filter to that frame."""
+    return entry["caltype"] not in ("bias", "dark")
+
+
 def parse_select(select: Iterable[str] | None) -> dict[str, list[str]]:
     """{"gain": ["100"], ...} of KEY=VALUE texts. Raises OptionError for another key or form."""
     chosen: dict[str, list[str]] = {}
@@ -111,7 +116,8 @@ class ObservationManager:
     jobs : threads of the header scan (default: by the speed of the disk).
     select : texts "KEY=VALUE" (gain, binning, filter, camera, shape as ROWSxCOLUMNS): all keys must fit, of
     several
-        values of one key any. What is not chosen is no rejection: ``deselected`` counts it.
+        values of one key any; filter leaves biases and darks in. What is not chosen is no rejection:
+        ``deselected`` counts it.
 
     Attributes
     ----------
@@ -287,6 +293,14 @@ class ObservationManager:
                 raise InputError(
                     f"{self.base_path}: no frame with {key}={' or '.join(wanted)}, there is {present}"
                 )
+            if key == "filter" and any(_has_filter(entry) for entry in chosen):
+                # Biases and darks serve every filter.
+                kept = {entry["original_path"] for entry in chosen}
+                chosen = [
+                    entry
+                    for entry in self.entries
+                    if not _has_filter(entry) or entry["original_path"] in kept
+                ]
             self.deselected += len(self.entries) - len(chosen)
             self.entries = chosen
         logger.info("--select leaves %d frames and %d out", len(self.entries), self.deselected)

@@ -53,6 +53,8 @@ def run(config, context):
         # --gain and --detector override what the headers say of e-/ADU.
         for key in SETTING if shared.gain or shared.detector else (*SETTING, "egain"):
             one_value([*flats, *biases, *darks], key)
+        if config.illumination is not None:
+            config.illumination.check(flats[0]["shape"])
         context.groups = group_flats(flats, images, shared.temp_tolerance)
         context.dark_entries, context.bias_entries, context.images = darks, biases, images
         record.add_input([images[entry["original_path"]] for entry in flats])

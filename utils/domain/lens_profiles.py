@@ -25,6 +25,10 @@ MAX_DEGREE = 12
 """Of a polynomial surface: beyond it 64 bins a side no longer tell the terms at the edges."""
 
 
+BRIGHTEST = 100.0
+"""No optics light the edge so many times more than the centre."""
+
+
 @dataclass(frozen=True)
 class RadialProfile:
     """Given coefficients.  center : (x, y) [pixels] or None = middle.  scale : r of the profile at half our diagonal.
@@ -43,6 +47,10 @@ class RadialProfile:
     notes: tuple = ()
     path: str = ""
 
+    def check(self, shape):
+        """Refuse coefficients that give no illumination in a frame (ny, nx)."""
+        self.model(shape)
+
     def model(self, shape):
         """The `RadialModel` of a frame (ny, nx).  Raises InputError where V is not positive everywhere in it."""
         scale = self.scale
@@ -53,11 +61,17 @@ class RadialProfile:
         corners = [
             math.hypot(x - result.x0, y - result.y0) for x in (0, shape[1] - 1) for y in (0, shape[0] - 1)
         ]
-        along = result.at(result.x0 + np.linspace(0, max(corners), 1001), result.y0)
+        frame = f"in a frame of {shape[1]} x {shape[0]}"
+        with np.errstate(over="ignore", invalid="ignore"):
+            along = result.at(result.x0 + np.linspace(0, max(corners), 1001), result.y0)
+        if not (np.isfinite(along).all() and along.max() <= BRIGHTEST):
+            raise InputError(
+                f"{self.path}: illumination rises to {along.max():.3g} {frame}, expected {BRIGHTEST:g} times that of the"
+                " centre at most"
+            )
         if along.min() <= 0:
             raise InputError(
-                f"{self.path}: illumination falls to {along.min():.3g} in a frame of {shape[1]} x {shape[0]}, "
-                "expected more than 0 everywhere"
+                f"{self.path}: illumination falls to {along.min():.3g} {frame}, expected more than 0 everywhere"
             )
         return result
 
@@ -68,6 +82,15 @@ class EmpiricalProfile:
 
     method: str
     amount: float
+    path: str = ""
+
+    def check(self, shape):
+        """Refuse a smoothing that is wider than a frame (ny, nx)."""
+        if self.method != "polynomial" and self.amount > max(shape):
+            raise InputError(
+                f"{self.path}: {EMPIRICAL[self.method]} {self.amount:g}, expected at most {max(shape)}, the longer side of"
+                " the frame"
+            )
 
     @property
     def words(self):
@@ -76,6 +99,7 @@ class EmpiricalProfile:
 
     def fit(self, flat, sigma=None, usable=None):
         """`SurfaceFit` of a flat (ny, nx); arguments as in `utils.kernels.illumination.fit_radial`."""
+        self.check(flat.shape)
         if self.method == "polynomial":
             return fit_polynomial(flat, sigma, usable, degree=int(self.amount))
         if self.method == "gaussian":
@@ -101,7 +125,7 @@ def read_empirical(path):
     """`EmpiricalProfile` of --empirical-json: method polynomial (degree), gaussian (sigma) or median (size)."""
     values = _read(path)
     method = values.get("method")
-    if method not in EMPIRICAL:
+    if not isinstance(method, str) or method not in EMPIRICAL:
         raise OptionError(f"{path}: method {json.dumps(method)}, expected one of {', '.join(EMPIRICAL)}")
     key = EMPIRICAL[method]
     _check_keys(path, values, ("method", key))
@@ -116,7 +140,7 @@ def read_empirical(path):
             else "more than 0"
         )
         raise OptionError(f"{path}: {key} {amount:g}, expected {wanted}")
-    return EmpiricalProfile(method, amount)
+    return EmpiricalProfile(method, amount, str(path))
 
 
 def read_lensfun(path):
