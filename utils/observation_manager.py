@@ -83,11 +83,6 @@ def _same(value: Any, wanted: str) -> bool:
     return shown.strip().lower() == wanted.lower()
 
 
-def _has_filter(entry: Entry) -> bool:
-    """Whether light came through a filter to that frame."""
-    return entry["caltype"] not in ("bias", "dark")
-
-
 def parse_select(select: Iterable[str] | None) -> dict[str, list[str]]:
     """{"gain": ["100"], ...} of KEY=VALUE texts. Raises OptionError for another key or form."""
     chosen: dict[str, list[str]] = {}
@@ -293,13 +288,11 @@ class ObservationManager:
                 raise InputError(
                     f"{self.base_path}: no frame with {key}={' or '.join(wanted)}, there is {present}"
                 )
-            if key == "filter" and any(_has_filter(entry) for entry in chosen):
+            if key == "filter" and any(entry["caltype"] not in ("bias", "dark") for entry in chosen):
                 # Biases and darks serve every filter.
                 kept = {entry["original_path"] for entry in chosen}
                 chosen = [
-                    entry
-                    for entry in self.entries
-                    if not _has_filter(entry) or entry["original_path"] in kept
+                    e for e in self.entries if e["original_path"] in kept or e["caltype"] in ("bias", "dark")
                 ]
             self.deselected += len(self.entries) - len(chosen)
             self.entries = chosen
