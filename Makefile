@@ -6,15 +6,21 @@ DEMO := demo
 .PHONY: demo test lint format bench validate clean
 .DELETE_ON_ERROR:
 
-# A simulated campaign of raw camera files becomes FITS, an index, bias, dark and flat models, each with a report.
-demo: $(DEMO)/campaign/.complete
+# A simulated campaign of raw camera files becomes FITS, an index, bias, dark and flat models and a bad-pixel map; a second
+# one, of a sensor that changes, goes through both analyses. Each leaves a report.
+demo: $(DEMO)/campaign/.complete $(DEMO)/epochs/.complete
 	$(PY) -m utils.raw_to_fits $(DEMO)/campaign/Bias $(DEMO)/campaign/Darks $(DEMO)/campaign/Flats
 	$(PY) bias_pipeline/run_pipeline.py --mode full --basepath $(DEMO)/campaign --output-dir $(DEMO)/bias_output --overwrite
 	$(PY) dark_pipeline/run_pipeline.py --mode full --basepath $(DEMO)/campaign --output_dir $(DEMO)/dark_output --overwrite \
 	    --bias-model $(DEMO)/bias_output/bias_model
 	$(PY) flat_pipeline/run_pipeline.py --mode full --basepath $(DEMO)/campaign --output-dir $(DEMO)/flat_output --overwrite \
 	    --bias-model $(DEMO)/bias_output/bias_model --dark-model $(DEMO)/dark_output/dark_model_2d
-	@echo "Reports: $(CURDIR)/$(DEMO)/{bias,dark,flat}_output/report.html"
+	$(PY) -m utils.bad_pixels $(DEMO)/bias_output $(DEMO)/dark_output $(DEMO)/flat_output --output $(DEMO)/bad_pixels.fits
+	$(PY) -m utils.raw_to_fits $(DEMO)/epochs/Bias $(DEMO)/epochs/Darks $(DEMO)/epochs/Flats
+	$(PY) structure_analysis.py $(DEMO)/epochs --reduce --output-dir $(DEMO)/structure_analysis --overwrite
+	$(PY) dark_pipeline/steps/outgasing_destruction_analysis.py $(DEMO)/epochs --calibrate --output_dir $(DEMO)/outgasing_analysis \
+	    --overwrite
+	@echo "Reports: $(foreach name,bias_output dark_output flat_output structure_analysis outgasing_analysis,$(CURDIR)/$(DEMO)/$(name)/report.html)"
 
 test: .venv/dev.stamp
 	$(PY) -m pytest -n auto
@@ -42,10 +48,10 @@ clean:
 	find . -name __pycache__ -type d -not -path './.venv/*' -prune -exec rm -rf {} +
 
 # Simulated anew only when the simulator changes.
-$(DEMO)/campaign/.complete: utils/simulate_campaign.py utils/domain/named_plans.py utils/domain/campaign_plan.py \
-    utils/kernels/sensor.py utils/kernels/sensor_maps.py utils/kernels/sensor_spec.py | .venv/user.stamp
-	rm -rf $(DEMO)/campaign
-	$(PY) -m utils.simulate_campaign $(DEMO)/campaign
+$(DEMO)/campaign/.complete $(DEMO)/epochs/.complete: utils/simulate_campaign.py utils/domain/named_plans.py \
+    utils/domain/campaign_plan.py utils/kernels/sensor.py utils/kernels/sensor_maps.py utils/kernels/sensor_spec.py | .venv/user.stamp
+	rm -rf $(@D)
+	$(PY) -m utils.simulate_campaign $(@D) $(if $(findstring epochs,$(@D)),--plan epochs)
 	touch $@
 
 .venv/bin/python:
