@@ -15,8 +15,7 @@ class Context:
     dark : `DarkSource`, dark_rows : what each group gets, set by step 2.
     flats : list of `FlatGroup`, setting : `Setting`, set by step 3, or from files of earlier runs.
     combined : `CombinedFlats`, set by step 6.
-    illumination : filter -> `Illumination`, filter_cards : filter -> header cards of its frames, divided_out : filter ->
-    what its masters were divided by earlier, set by step 7.
+    illumination : filter -> `Illumination`, set by step 7.
     """
 
     config: object
@@ -32,5 +31,3 @@ class Context:
     setting: object = None
     combined: object = None
     illumination: dict = field(default_factory=dict)
-    filter_cards: dict = field(default_factory=dict)
-    divided_out: dict = field(default_factory=dict)

@@ -9,6 +9,7 @@ import numpy as np
 from flat_pipeline.products import VIGNETTING, filter_names
 from utils.domain.lens_profiles import EmpiricalProfile
 from utils.errors import InputError
+from utils.fits_io.header_scan import scan_header
 from utils.fits_io.product_reader import read_product
 from utils.fits_io.products import write_product
 from utils.kernels import illumination as kernel
@@ -41,16 +42,19 @@ class Illumination:
         """What a flat is divided by to be the pixel response, (ny, nx) float32."""
         return self.value * np.float32(self.level)
 
+    def datasum(self):
+        """DATASUM of its file, by which masters name it."""
+        return str(scan_header(str(self.path)).cards["DATASUM"])
 
-def find_illumination(config, name, flat, sigma, usable):
-    """Illumination of the flat of one filter, as the options ask for it.
 
-    flat, sigma : (ny, nx) float32.  usable : (ny, nx) bool.  Returns `Illumination`.
-    Raises InputError where the flat does not allow it.
+def find_illumination(config, name, mean):
+    """Illumination of the mean flat (`MeanFlat`) of one filter, as the options ask for it.
+
+    Returns `Illumination`.  Raises InputError where the flat does not allow it.
     """
-    profile = config.illumination
+    profile, flat, sigma, usable = config.illumination, mean.flat, mean.sigma, mean.usable
     empirical = isinstance(profile, EmpiricalProfile)
-    if config.flat_type == "satellite" and not empirical:
+    if mean.flat_type == "satellite" and not empirical:
         return _satellite(name, flat, sigma, usable, profile)
     if profile is None:
         return _radial(name, flat, sigma, usable)
@@ -103,6 +107,7 @@ def _of_quality(quality):
         "rms_residual": quality.rms_residual,
         "rms_expected": quality.rms_expected,
         "masked_fraction": quality.masked,
+        "bins": int(quality.used.sum()),
         "notes": list(quality.notes),
     }
 

@@ -131,6 +131,7 @@ def write_master(record, config, combined, index, *, illumination, defects, card
             "NOISEFAC": (_finite(combined.excess), "scatter of the frames over the noise model"),
             "VIGNCORR": (illumination is not None, "illumination divided out"),
             "VIGNFILE": (None if illumination is None else illumination.path.name, "the illumination"),
+            "VIGNSUM": (None if illumination is None else illumination.datasum(), "DATASUM of its data"),
             "FLATNORM": (
                 None if illumination is None else illumination.level,
                 "flat = FLATNORM x this x illum.",

@@ -4,7 +4,7 @@ import tempfile
 from functools import partial
 from pathlib import Path
 
-from flat_pipeline import frame_files, illumination
+from flat_pipeline import frame_files, illumination, mean_flats
 from flat_pipeline.cleaning import FrameReader, masked_stack
 from flat_pipeline.combining import CombinedFlats, raw_stack
 from flat_pipeline.products import dark_cards
@@ -19,7 +19,7 @@ def run(config, context):
     """Combine.
 
     Reads: the frames of ``context.flats``; in later modes flat_vignetting_corrected/ or flat_normalized/ of run.json.
-    Writes: nothing under a final name; sets ``context.combined``.
+    Writes: mean_flat/mean_flat_{FILTER}.fits, from which the illumination is found; sets ``context.combined``.
     """
     record = context.record
     start = frame_files.start_of(record)
@@ -44,6 +44,7 @@ def run(config, context):
             _add_raw(config, context, combined, flat)
         combined.finish()
         context.combined = combined
+        mean_flats.write(context)
         frames = sum(len(flat.frames) for flat in combined.flats)
         step.summary = (
             f"{counted(len(combined.flats), 'group')} of {counted(frames, 'frame')} ({config.shared.combine})"

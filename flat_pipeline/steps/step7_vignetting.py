@@ -1,107 +1,68 @@
 """Illumination of every filter from its combined flats (or masters), or as the options give it."""
 
+import math
+
 import numpy as np
 
-from flat_pipeline import illumination, models
+from flat_pipeline import illumination, mean_flats
 from flat_pipeline.frame_files import listed, load_groups, write_frame
-from flat_pipeline.products import VIGNETTING, of_filter, setting_cards
+from flat_pipeline.products import VIGNETTING, of_filter
 from utils.application.log import progress
-from utils.domain.frame_groups import FrameGroup
 from utils.fits_io.atomic import write_json
+from utils.fits_io.header_scan import scan_header
 from utils.fits_io.naming import counted
 from utils.fits_io.product_reader import read_product
-from utils.fits_io.products import DQ, header_from_inputs
 
-CHANGED = 1e-3
-"""An illumination that differs by more from the one that masters were divided by is said."""
+POOR_FIT = 2.0
+"""A reduced chi-square of the bins above this, and beyond 5 sigma of its scatter, is said."""
 
 
 def run(config, context):
     """Find the illumination.
 
-    Reads: the combined flats of step 6; in mode vignetting_only without normalised frames the masters of run.json.
+    Reads: the combined flats of step 6; in mode vignetting_only without normalised frames mean_flat/ of run.json.
     Writes: vignetting/vignetting_{FILTER}.fits, vignetting_model.json; in mode vignetting_only
     flat_vignetting_corrected/<n>_vigncorr.fits for the normalised frames.  Sets ``context.illumination``.
     """
     record = context.record
     # Before the step begins: what it made in an earlier run is no product of this one.
-    flats = _of_combined(context) if context.combined is not None else _of_masters(context)
+    if context.combined is not None:
+        flats = mean_flats.of_combined(context)
+    else:
+        flats = mean_flats.load(record, "--mode normalize_only or full")
     with record.step("vignetting") as step:
         names = list(flats)
         summary = {}
-        for name, (flat, sigma, usable) in flats.items():
-            found = illumination.find_illumination(config, name, flat, sigma, usable)
+        for name, mean in flats.items():
+            found = illumination.find_illumination(config, name, mean)
             path = illumination.illumination_path(config, name, names)
-            cards = context.filter_cards[name]
-            illumination.write_illumination(config, record, found, cards, path)
+            illumination.write_illumination(config, record, found, mean.cards, path)
             context.illumination[name] = found
             summary[name] = {"file": path.name, "model": found.model, "level": found.level} | found.numbers
             _say(record, name, found)
-            _warn_of_change(context, name, found)
         path = record.claim(config.output_dir / VIGNETTING / illumination.SUMMARY)
         write_json(path, summary)
         record.add_product(path, "VIGNETTING_MODEL")
+        if record.mode == "vignetting_only":
+            _warn_of_masters(record, context.illumination)
         step.summary = f"illumination of {counted(len(names), 'filter')}"
         if record.mode == "vignetting_only" and context.combined is not None:
             step.summary += f", {counted(write_corrected(config, context), 'frame')} corrected"
 
 
-def _of_combined(context):
-    """Flat, error and usable pixels of each filter from the combined groups."""
-    combined = context.combined
-    found = {}
-    for name in dict.fromkeys(flat.filter for flat in combined.flats):
-        own = [flat.frames for flat in combined.flats if flat.filter == name]
-        together = FrameGroup(
-            [entry for frames in own for entry in frames.entries],
-            [image for frames in own for image in frames.images],
-        )
-        context.filter_cards[name] = {**together.cards(), **setting_cards(context.config, context.setting)}
-        flat, sigma = combined.of_filter(name)
-        found[name] = flat, sigma, np.isfinite(flat) & ~combined.noise.noisy
-    return found
-
-
-def _of_masters(context):
-    """Return the same from the masters of run.json, the illumination that was divided out multiplied back."""
-    record = context.record
-    known = illumination.load_illuminations(listed(record, "VIGNETTING"))
-    found = {}
-    for masters in models.open_masters(record, "--mode normalize_only or full"):
-        total = np.zeros(masters.shape, np.float32)
-        weights = np.zeros(masters.shape, np.float32)
-        noisy = np.zeros(masters.shape, bool)
-        for index in range(len(masters.paths)):
-            value, sigma, dq = masters.one(index)
-            good = np.isfinite(value) & np.isfinite(sigma)
-            weight = np.float32(1.0 / np.median(np.square(sigma[good])))
-            total += np.where(good, value, np.float32(0.0)) * weight
-            weights += good * weight
-            noisy |= (dq & int(DQ.NOISY)) != 0
-        with np.errstate(divide="ignore", invalid="ignore"):
-            flat, sigma = total / weights, 1.0 / np.sqrt(weights)
-        if masters.headers[0]["VIGNCORR"]:
-            factor = context.divided_out[masters.filter] = known[masters.filter].factor()
-            flat, sigma = flat * factor, sigma * factor
-        context.filter_cards[masters.filter] = {
-            **header_from_inputs(masters.headers),
-            "CALTYPE": ("FLAT", "kind of the frames"),
-            "NCOMBINE": (sum(head["NCOMBINE"] for head in masters.headers), "frames behind the masters"),
-        }
-        found[masters.filter] = flat, sigma, np.isfinite(flat) & ~noisy
-    return found
-
-
-def _warn_of_change(context, name, found):
-    """Say it when masters in this folder were divided by another illumination than the one found now."""
-    earlier = context.divided_out.get(name)
-    if earlier is None:
-        return
-    change = float(np.nanmax(np.abs(found.factor() / earlier - 1.0)))
-    if change > CHANGED:
-        context.record.warn(
-            f"masters of filter {name} were divided by another illumination (different by up to {change:.2%}): make them"
-            " anew, with --mode full or make_master"
+def _warn_of_masters(record, made):
+    """Say it where masters in this folder were divided by another illumination than the one found now."""
+    sums = {name: found.datasum() for name, found in made.items()}
+    other = set()
+    for ref in listed(record, "MASTER_FLAT"):
+        head = scan_header(str(ref.path)).cards
+        name = str(head["FILTER"])
+        if head.get("VIGNCORR") and name in sums and head.get("VIGNSUM") != sums[name]:
+            other.add(name)
+    for name in sorted(other):
+        record.warn(
+            f"masters of filter {name} were divided by another illumination: make them anew, with --mode full or"
+            " make_master"
         )
 
 
@@ -128,8 +89,15 @@ def write_corrected(config, context):
     return count
 
 
+def poor_fit(numbers):
+    """Whether the bins of a fit (``numbers`` of an `Illumination`) lie off the model by more than noise and PRNU."""
+    numbers = numbers.get("lamps", numbers)
+    chi2, dof = numbers.get("chi2_red"), numbers.get("bins", 0) - len(illumination.kernel.PARAMETERS)
+    return chi2 is not None and dof > 0 and chi2 > max(POOR_FIT, 1.0 + 5.0 * math.sqrt(2.0 / dof))
+
+
 def _say(record, name, found):
-    numbers = found.numbers
+    numbers = {**found.numbers, **found.numbers.get("lamps", {})}
     section, of = "Illumination", of_filter(name)
     record.value(f"model{of}", found.model, section=section)
     for key, unit in (("k1", ""), ("k2", ""), ("k3", ""), ("x0", "pixel"), ("y0", "pixel")):
@@ -142,6 +110,12 @@ def _say(record, name, found):
         record.value(f"residual of the bins{of}", 100 * numbers["rms_residual"], "percent", section=section)
         record.value(
             f"expected of noise and PRNU{of}", 100 * numbers["rms_expected"], "percent", section=section
+        )
+    if poor_fit(numbers):
+        record.warn(
+            f"illumination, filter {name}: the model does not describe the flat: bins are off by"
+            f" {numbers['rms_residual']:.3%} (rms), expected {numbers['rms_expected']:.3%} of noise and PRNU (reduced chi2"
+            f" {numbers['chi2_red']:.1f}); what is left stands in the pixel response"
         )
     lowest = float(np.nanmin(found.value))
     record.value(f"lowest illumination{of}", lowest, section=section)
