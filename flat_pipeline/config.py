@@ -1,7 +1,7 @@
 """Options of the flat pipeline, checked before any frame is opened."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from utils.application.options import SharedOptions
@@ -91,6 +91,18 @@ class FlatConfig:
             raise OptionError(
                 f"--{given[0]}-json: got --mode {mode} too, expected a mode that corrects vignetting"
             )
+
+    def told(self, flat_type, norm_method, temp_tolerance):
+        """Return the same options, with those that files of an earlier run tell; None = they do not."""
+        shared = self.shared
+        if temp_tolerance is not None:
+            shared = replace(shared, temp_tolerance=float(temp_tolerance))
+        return replace(
+            self,
+            shared=shared,
+            flat_type=flat_type or self.flat_type,
+            norm_method=norm_method or self.norm_method,
+        )
 
     def illumination_files(self):
         """Files of the illumination by kind, None where not given."""

@@ -10,7 +10,7 @@ from utils.application.run_record import RunRecord
 class Context:
     """Options, run record, and what early steps leave for the next ones.
 
-    stack : closes what steps leave open, at the end of the run.
+    stack : closes what steps leave open, at the end of the run.  steps : of the mode.
     groups (FrameGroup of flats), bias_entries, dark_entries, images (path -> FitsImage) : set by step 1.
     dark : `DarkSource`, dark_rows : what each group gets, set by step 2.
     flats : list of `FlatGroup`, setting : `Setting`, set by step 3, or from files of earlier runs.
@@ -21,6 +21,7 @@ class Context:
     config: object
     record: RunRecord
     stack: contextlib.ExitStack
+    steps: tuple = ()
     groups: list | None = None
     bias_entries: list = field(default_factory=list)
     dark_entries: list = field(default_factory=list)

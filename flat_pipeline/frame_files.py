@@ -88,10 +88,17 @@ STARTS = {
     "make_master": ("FLAT_VIGNCORR", "FLAT_NORMALIZED"),
 }
 """Kinds of files that a mode starts from, the best first."""
+TAKES_FRAMES = ("normalize_only", "make_master")
+"""Those of them that can take frames instead."""
 
 
-def start_of(record):
-    """Kind of file of an earlier run that the mode starts from, None where run.json lists none or the mode takes frames."""
+def start_of(record, config):
+    """Kind of file of an earlier run that the mode starts from, None where run.json lists none or the mode takes frames.
+
+    A mode that can take frames takes those below --basepath where it is given.
+    """
+    if config.shared.basepath is not None and record.mode in TAKES_FRAMES:
+        return None
     kinds = {ref.prodtype for ref in listed(record)}
     return next((kind for kind in STARTS.get(record.mode, ()) if kind in kinds), None)
 

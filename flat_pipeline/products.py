@@ -152,6 +152,12 @@ def write_master(record, config, combined, index, *, illumination, defects, card
     return path
 
 
+def sky_names(name, count):
+    """Files of the sky median of one group of ``count``: in ADU, and normalised."""
+    tail = "" if count == 1 else f"_{name.removeprefix('master_flat_')}"
+    return [f"master_flat_sky_median{what}{tail}.fits" for what in ("", "_normalized")]
+
+
 def write_sky_median(record, config, combined, index, cards):
     """Write the median of the sky flats of one group, in ADU and normalised."""
     flat = combined.flats[index]
@@ -159,10 +165,10 @@ def write_sky_median(record, config, combined, index, cards):
     value = combined.sky_median(index)
     sigma *= np.float32(noise.median_factor(len(flat.frames)) if config.shared.combine != "median" else 1.0)
     frames, level = flat.frames, float(flat.levels.mean())
-    tail = "" if len(combined.flats) == 1 else f"_{flat.name.removeprefix('master_flat_')}"
+    names = sky_names(flat.name, len(combined.flats))
     sums = masters.input_datasums(frames, config.shared.jobs)
-    for what, scale, unit in (("", level, "adu"), ("_normalized", 1.0, "")):
-        path = record.claim(config.output_dir / SKY / f"master_flat_sky_median{what}{tail}.fits")
+    for name, scale, unit in zip(names, (level, 1.0), ("adu", ""), strict=True):
+        path = record.claim(config.output_dir / SKY / name)
         write_product(
             path,
             value * np.float32(scale),

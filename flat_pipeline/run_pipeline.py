@@ -11,6 +11,7 @@ from pathlib import Path
 if not __package__:
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from flat_pipeline.mode_options import honoured
 from utils.application.command import run_command
 from utils.application.options import (
     COMBINE,
@@ -18,7 +19,9 @@ from utils.application.options import (
     SharedOptions,
     add_shared_options,
     both,
+    given_options,
     positive_number,
+    refuse_unused,
 )
 
 FROM_FRAMES = ("select_frames", "dark", "levels")
@@ -122,16 +125,32 @@ def build_parser():
     return parser
 
 
+def _as_files_tell(config, record, wanted, given):
+    """Options of the files that a mode starts from; what it will write is checked before it does."""
+    from flat_pipeline.frame_files import start_of
+
+    if "select_frames" in wanted and start_of(record, config) is None:
+        return config
+    from flat_pipeline.plan import check_plan, told_by_files
+
+    config = config.told(*told_by_files(config, record, given))
+    check_plan(config, record, wanted)
+    return config
+
+
 def main(argv):
     """Run the pipeline; returns the exit status."""
-    args = build_parser().parse_args(argv)
+    parser = build_parser()
+    args = parser.parse_args(argv)
+    given = given_options(parser, argv)
+    refuse_unused(given, honoured(args.mode, "basepath" in given), args.mode)
     from flat_pipeline.config import FlatConfig
     from flat_pipeline.context import Context
     from utils.application.log import setup_logging
     from utils.application.run_record import RunRecord
 
-    given = {name.replace("-", "_"): getattr(args, name.replace("-", "_"), None) for name in OPTIONS}
-    config = FlatConfig(shared=SharedOptions.from_args(args), **given)
+    own = {name.replace("-", "_"): getattr(args, name.replace("-", "_"), None) for name in OPTIONS}
+    config = FlatConfig(shared=SharedOptions.from_args(args), **own)
     config.check_mode(args.mode)
     shared = config.shared
     setup_logging(shared.verbosity, shared.log_file)
@@ -148,8 +167,12 @@ def main(argv):
         ) as record,
         contextlib.ExitStack() as stack,
     ):
-        context = Context(config, record, stack)
-        for name in MODES[args.mode]:
+        wanted = MODES[args.mode]
+        if args.mode in ("full", "full_no_vignetting"):
+            record.retire(kept=("characterize",))
+        config = _as_files_tell(config, record, wanted, given)
+        context = Context(config, record, stack, wanted)
+        for name in wanted:
             if shared.dry_run and name not in FROM_FRAMES:
                 continue
             functions[name](config, context)

@@ -3,6 +3,7 @@
 import json
 
 import flat_frames
+import numpy as np
 import pytest
 from bias_frames import files, record
 
@@ -80,3 +81,117 @@ def test_illumination_that_cannot_be(tree, tmp_path, capsys, option, content, to
     assert told in text
     assert "given.json" in text
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("mode", "words"),
+    [
+        ("make_master", ("--norm-method", "mean")),
+        ("make_master", ("--gain", "2")),
+        ("make_master", ("--no-dark",)),
+        ("make_master", ("--saturation", "3000")),
+        ("make_master", ("--select", "filter=V")),
+        ("reduce_only", ("--t-ref", "3")),
+        ("reduce_only", ("--dead_limit", "0.3")),
+        ("fit_model", ("--gain", "2")),
+        ("fit_model", ("--norm_method", "median")),
+        ("vignetting_only", ("--t-ref", "3")),
+        ("evaluate_model", ("--combine", "mean")),
+        ("evaluate_model", ("--master-method", "mean")),
+    ],
+)
+def test_options_that_a_mode_cannot_honour(tree, tmp_path, capsys, mode, words):
+    where = ("--basepath", tree) if mode == "reduce_only" else ()
+    (tmp_path / "out").mkdir()
+    text = refused(capsys, "--mode", mode, "--output-dir", tmp_path / "out", *where, *words)
+    option = "--combine" if words[0] == "--master-method" else words[0].replace("_", "-")
+    assert option in text
+    assert f"--mode {mode}" in text
+    assert not any((tmp_path / "out").iterdir())
+
+
+def test_every_option_of_every_mode_is_known():
+    from flat_pipeline.mode_options import ALWAYS, FROM_FILES, HONOURED
+    from flat_pipeline.run_pipeline import MODES, OPTIONS
+    from utils.application.options import SHARED_OPTIONS
+
+    assert set(HONOURED) == set(MODES)
+    every = {*OPTIONS, *SHARED_OPTIONS, "mode"}
+    assert set().union(ALWAYS, *HONOURED.values()) == every
+    assert all(options <= HONOURED[mode] for mode, options in FROM_FILES.items())
+
+
+def test_files_tell_what_kind_of_flats_they_are(tree, tmp_path, capsys):
+    take(tree, n=5)
+    out = tmp_path / "out"
+    words = ("--flat-type", "sky", "--norm-method", "mean", "--temp-tolerance", "0.7")
+    assert run(tree, out, "--mode", "normalize_only", *words) == 0
+    assert flat_frames.run("--mode", "make_master", "--output-dir", out) == 0
+    assert "sky_median/master_flat_sky_median.fits" in files(out)
+    head = head_of(out)
+    assert (head["FLATTYPE"], head["NORMMETH"], head["TTOL"]) == ("sky", "mean", 0.7)
+    text = refused(capsys, "--mode", "make_master", "--output-dir", out, "--flat-type", "lab")
+    assert "expected sky" in text
+
+
+def test_frames_below_basepath_are_those_combined(tree, tmp_path):
+    out = tmp_path / "out"
+    take(tree, n=5)
+    for mode in ("normalize_only", "vignetting_only"):
+        assert run(tree, out, "--mode", mode) == 0
+    other = tmp_path / "other"
+    take(other, seed=6, n=4)
+    assert flat_frames.run("--mode", "make_master", "--output-dir", out, "--basepath", other) == 0
+    product = read_product(out / MASTER)
+    assert product.header["NCOMBINE"] == 4
+    assert all(str(other) in row["file"] for row in product.inputs)
+
+
+def test_full_run_leaves_nothing_of_other_campaigns(tree, tmp_path):
+    out, other = tmp_path / "out", tmp_path / "other"
+    take(tree, n=5)
+    take(other, seed=6, n=4)
+    for mode in ("reduce_only", "normalize_only", "vignetting_only"):
+        assert run(tree, out, "--mode", mode) == 0
+    assert run(other, out) == 0
+    assert not any(name.startswith(("flat_reduced", "flat_norm", "flat_vign")) for name in files(out))
+    assert run(other, out, "--mode", "full_no_vignetting") == 0
+    assert not any(name.startswith("vignetting/") for name in files(out))
+    before = read_product(out / MASTER).data
+    assert flat_frames.run("--mode", "make_master", "--output-dir", out, "--basepath", other) == 0
+    assert not head_of(out)["VIGNCORR"]
+    np.testing.assert_array_equal(read_product(out / MASTER).data, before)
+
+
+def test_foreign_file_is_met_before_anything_is_written(tree, tmp_path, capsys):
+    take(tree)
+    mine = tmp_path / "out" / MASTER
+    mine.parent.mkdir(parents=True)
+    mine.write_text("my own")
+    assert "no run of these pipelines made it" in refused(
+        capsys, "--basepath", tree, "--output-dir", tmp_path / "out"
+    )
+    assert files(tmp_path / "out") == {MASTER}
+
+
+def test_dry_run_of_modes_that_start_from_files(tree, tmp_path, capsys):
+    take(tree)
+    out = tmp_path / "out"
+    assert run(tree, out, "--mode", "reduce_only") == 0
+    plan = {
+        "normalize_only": "flat_normalized/0001_normalized.fits",
+        "vignetting_only": "vignetting/vignetting_NONE.fits",
+        "make_master": MASTER,
+        "fit_model": "flat_model_fits/flat_A_map.fits",
+        "evaluate_model": "evaluation/evaluation_summary.csv",
+    }
+    for mode, name in plan.items():
+        before = files(out)
+        capsys.readouterr()
+        assert flat_frames.run("--mode", mode, "--output-dir", out, "--dry-run") == 0
+        assert name in capsys.readouterr().out
+        assert files(out) == before
+        assert flat_frames.run("--mode", mode, "--output-dir", out) == 0
+        assert name in files(out)
+        text = refused(capsys, "--mode", mode, "--output-dir", tmp_path / "nowhere", "--dry-run")
+        assert "make it with" in text

@@ -22,7 +22,7 @@ def run(config, context):
     go to the run record.
     """
     shared, record = config.shared, context.record
-    start = start_of(record)
+    start = start_of(record, config)
     if start is not None:
         LOGGER.debug("frames come from the %s files of run.json", start)
         return

@@ -3,6 +3,7 @@
 import math
 
 from flat_pipeline.noise_model import settle_noise
+from flat_pipeline.plan import check_plan
 from flat_pipeline.products import group_names
 from flat_pipeline.screening import check_levels, describe_group, screen_flats
 from flat_pipeline.steps.step2_dark import write_tables
@@ -61,8 +62,6 @@ def run(config, context):
                 f"saturation ({setting.saturation_from})", setting.saturation, "adu", section="Frames"
             )
         step.summary = f"{counted(left, 'flat')} in {counted(len(flats), 'group')}"
-        if shared.dry_run:
-            names = ", ".join(f"master_flat/{flat.name}.fits" for flat in flats)
-            step.summary += f", would make {names}"
-        else:
+        check_plan(config, record, context.steps, flats)
+        if not shared.dry_run:
             write_tables(config, context)

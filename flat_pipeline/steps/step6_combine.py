@@ -22,7 +22,7 @@ def run(config, context):
     Writes: mean_flat/mean_flat_{FILTER}.fits, from which the illumination is found; sets ``context.combined``.
     """
     record = context.record
-    start = frame_files.start_of(record)
+    start = frame_files.start_of(record, config)
     if start is None and record.mode == "vignetting_only":
         return
     with record.step("combine") as step:

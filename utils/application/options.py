@@ -42,6 +42,30 @@ def both(name):
     return (dashed,) if dashed == underscored else (dashed, underscored)
 
 
+def given_options(parser, argv):
+    """Names of the options that the command line gives, as 'norm-method'; defaults are not given.
+
+    argv : what ``parser`` has parsed without a mistake.
+    """
+    absent = object()
+    preset = argparse.Namespace()
+    for action in parser._actions:
+        if action.default is not argparse.SUPPRESS:
+            setattr(preset, action.dest, absent)
+    parsed = vars(parser.parse_args(argv, preset))
+    return {name.replace("_", "-") for name, value in parsed.items() if value is not absent}
+
+
+def refuse_unused(given, used, mode):
+    """Raise OptionError for an option that was given and the mode cannot honour; names as of `given_options`."""
+    idle = sorted(set(given) - set(used))
+    if idle:
+        names = ", ".join(f"--{name}" for name in idle)
+        raise OptionError(
+            f"{names}: got --mode {mode}, which does not use {'it' if len(idle) == 1 else 'them'}"
+        )
+
+
 # --- values: each raises ArgumentTypeError, which argparse turns to its one line -------------------------
 
 

@@ -63,7 +63,7 @@ class RunRecord:
         self.inputs, self.steps, self.figures, self.values = [], [], [], []
         self.warnings, self.missing_list, self.rejected = [], [], []
         self._step = self._journal = None
-        self._made, self._finished = {}, False
+        self._made, self._finished, self._kept_steps = {}, False, None
         self._started, self._clock = datetime.now(UTC), time.monotonic()
         if not dry_run:
             _check_writable(self.output_dir)
@@ -191,6 +191,10 @@ class RunRecord:
         mine = {name: entry for name, entry in self._merged().items() if entry["pipeline"] == self.pipeline}
         return find_products(self.output_dir, mine, prodtype, made_by)
 
+    def retire(self, kept=()):
+        """Take all products of earlier runs of this pipeline for stale, but those of the steps ``kept``."""
+        self._kept_steps = tuple(kept)
+
     # --- the end ---------------------------------------------------------------------------------------
 
     def finish(self):
@@ -232,9 +236,12 @@ class RunRecord:
         kept = {
             name: entry
             for name, entry in self._earlier.items()
-            if entry["pipeline"] != self.pipeline or entry["step"] not in done
+            if entry["pipeline"] != self.pipeline or not self._is_stale(entry["step"], done)
         }
         return kept | self._made
+
+    def _is_stale(self, step, done):
+        return step in done or (self._kept_steps is not None and step not in self._kept_steps)
 
     def _write_run_file(self, error):
         path = self.output_dir / RUN_FILE
