@@ -4,7 +4,8 @@ from flat_pipeline import models
 from flat_pipeline.frame_files import DARK_USED, PLACES, listed, start_of
 from flat_pipeline.illumination import SUMMARY as VIGNETTING_SUMMARY
 from flat_pipeline.illumination import illumination_path
-from flat_pipeline.products import EVALUATION, MASTERS, SKY, VIGNETTING, sky_names
+from flat_pipeline.mean_flats import FOLDER as MEAN_FLATS
+from flat_pipeline.products import EVALUATION, MASTERS, SKY, VIGNETTING, filter_names, sky_names
 from utils.application.log import LOGGER
 from utils.fits_io.naming import counted
 
@@ -45,12 +46,17 @@ def _of_files(config, record, steps):
         numbers = sorted(ref.facts["number"] for ref in refs)
     else:
         made_by = "--mode normalize_only or full" if "vignetting" in steps else "--mode full or make_master"
-        refs = record.products("MASTER_FLAT", made_by=made_by)
+        refs = record.products(_without_frames(steps), made_by=made_by)
         groups, numbers = [ref.path.stem for ref in refs], []
     if "evaluate" in steps and "fit_model" not in steps:
         record.products("FLAT_A", made_by="--mode full or fit_model")
     filters = list(dict.fromkeys(ref.facts["filter"] for ref in refs))
     return _names(config, steps, groups, filters, numbers, False)
+
+
+def _without_frames(steps):
+    """Kind of file from which a mode starts that starts from no single frames."""
+    return "MEAN_FLAT" if "vignetting" in steps else "MASTER_FLAT"
 
 
 def _names(config, steps, groups, filters, numbers, from_frames):
@@ -69,6 +75,8 @@ def _names(config, steps, groups, filters, numbers, from_frames):
         yield from frames("FLAT_REDUCED")
     if "normalize" in steps:
         yield from frames("FLAT_NORMALIZED")
+    if "combine" in steps and (from_frames or numbers):
+        yield from (f"{MEAN_FLATS}/mean_flat_{name}.fits" for name in filter_names(filters).values())
     if "vignetting" in steps:
         yield from (below(illumination_path(config, name, filters)) for name in filters)
         yield f"{VIGNETTING}/{VIGNETTING_SUMMARY}"
@@ -87,7 +95,7 @@ def _names(config, steps, groups, filters, numbers, from_frames):
             yield from (f"{EVALUATION}/{name}_{kind}.fits" for name in groups for kind in MAPS)
 
 
-def told_by_files(config, record, given):
+def told_by_files(config, record, steps, given):
     """Options as the files that the mode starts from were made with.
 
     given : names of options on the command line.  Returns (flat_type, norm_method, temp_tolerance), None where no file
@@ -97,7 +105,7 @@ def told_by_files(config, record, given):
     from utils.fits_io.product_reader import view_planes
 
     start = start_of(record, config)
-    refs = listed(record, start or "MASTER_FLAT")
+    refs = listed(record, start or _without_frames(steps))
     if not refs:
         return None, None, None
     head, _ = view_planes(refs[0].path)

@@ -133,7 +133,7 @@ def _as_files_tell(config, record, wanted, given):
         return config
     from flat_pipeline.plan import check_plan, told_by_files
 
-    config = config.told(*told_by_files(config, record, given))
+    config = config.told(*told_by_files(config, record, wanted, given))
     check_plan(config, record, wanted)
     return config
 
