@@ -76,6 +76,7 @@ def main(argv):
     args = build_parser().parse_args(argv)
     from bias_pipeline.config import FIXED_NAMES, BiasConfig
     from bias_pipeline.context import Context
+    from bias_pipeline.room import bytes_needed
     from utils.application.log import setup_logging
     from utils.application.run_record import RunRecord
 
@@ -101,6 +102,8 @@ def main(argv):
             if shared.dry_run and name not in ("select_frames", "make_masters"):
                 continue
             functions[name](config, context)
+            if name == "select_frames":
+                record.check_room(bytes_needed(config, MODES[args.mode], context.groups))
         return record.finish()
 
 

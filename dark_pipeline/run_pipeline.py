@@ -99,6 +99,7 @@ def main(argv):
     args = build_parser().parse_args(argv)
     from dark_pipeline.config import DarkConfig
     from dark_pipeline.context import Context
+    from dark_pipeline.room import bytes_needed
     from utils.application.log import setup_logging
     from utils.application.run_record import RunRecord
 
@@ -121,6 +122,8 @@ def main(argv):
             if shared.dry_run and name not in ("select_frames", "bias", "dark_maps"):
                 continue
             functions[name](config, context)
+            if name == "select_frames":
+                record.check_room(bytes_needed(config, context.groups))
         return record.finish()
 
 

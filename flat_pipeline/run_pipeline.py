@@ -146,6 +146,7 @@ def main(argv):
     refuse_unused(given, honoured(args.mode, "basepath" in given), args.mode)
     from flat_pipeline.config import FlatConfig
     from flat_pipeline.context import Context
+    from flat_pipeline.room import bytes_needed
     from utils.application.log import setup_logging
     from utils.application.run_record import RunRecord
 
@@ -176,6 +177,8 @@ def main(argv):
             if shared.dry_run and name not in FROM_FRAMES:
                 continue
             functions[name](config, context)
+            if name == "select_frames" and context.groups is not None:
+                record.check_room(bytes_needed(config, MODES[args.mode], context.groups))
         return record.finish()
 
 

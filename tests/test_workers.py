@@ -7,7 +7,7 @@ import time
 import numpy as np
 import pytest
 
-from utils.errors import InputError
+from utils.errors import InputError, ScarceError
 from utils.fits_io import workers
 from utils.fits_io.workers import in_workers, shared_empty
 
@@ -103,5 +103,19 @@ def test_a_killed_process_is_no_success():
         if os.getpid() != parent:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    with pytest.raises(RuntimeError, match="ended before its work was done"):
+    with pytest.raises(ScarceError, match="ended before its work was done: killed; expected more memory"):
+        in_workers(lambda: work, range(20), 2)
+
+
+def test_a_process_that_leaves_is_a_bug():
+    if not workers.FORKS:
+        pytest.skip("no fork here")
+    parent = os.getpid()
+
+    def work(part):
+        time.sleep(0.005)
+        if os.getpid() != parent:
+            os._exit(7)
+
+    with pytest.raises(RuntimeError, match=r"ended before its work was done \(7\)"):
         in_workers(lambda: work, range(20), 2)

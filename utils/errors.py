@@ -15,6 +15,12 @@ class OptionError(CalibrationError):
     """The options cannot be used, alone or together."""
 
 
+class ScarceError(CalibrationError):
+    """The machine lacks what the work needs: memory, open files, processes."""
+
+    status = 1
+
+
 class OutputError(CalibrationError):
     """A product could not be written (full disk, folder vanished)."""
 

@@ -49,6 +49,7 @@ SEARCH_DEPTH = 6
 BIAS_DEPTH = 2  # T<temp>/attempt<n>: found however small the search depth
 KINDS = ("BIAS", "DARK", "FLAT")
 _QUEUED_PER_JOB = 4
+_HEADER_BYTES = 3 * 2880  # header and padding of a FITS file, and its lines in the tables
 
 
 @dataclass(slots=True)
@@ -144,6 +145,8 @@ def _convert_sections(sections, search_depth, *, jobs=None, overwrite=False, dry
     if not frames and not listed:
         folders = ", ".join(os.fspath(root) for _, root in sections)
         raise InputError(f"{folders}: {len(attempts)} attempts without a raw file, expected frames/*.raw")
+    if not dry_run:
+        _check_room(frames, folder)
     results = _converted(frames, overwrite, dry_run, jobs or usable_cores())
     for result in watch(results, len(frames), "frames") if watch else results:
         _note(run, result)
@@ -211,6 +214,21 @@ def _converted(frames, overwrite, dry_run, jobs):
     finally:
         # On Ctrl-C the frames in work are finished (each is atomic), the others are not begun.
         pool.shutdown(cancel_futures=True)
+
+
+def _check_room(frames, folder):
+    """RefusedOutputError where the disk cannot hold the FITS files; those that stand there make room."""
+    from utils.fits_io.free_space import check_room
+
+    needed = 0
+    for frame in frames:
+        ny, nx = frame.attempt.shape
+        needed += ny * nx * frame.attempt.pixels.dtype.itemsize + _HEADER_BYTES
+    try:
+        check_room(folder, needed)
+    except RefusedOutputError:
+        there = sum(os.path.getsize(frame.output) for frame in frames if os.path.isfile(frame.output))
+        check_room(folder, needed, there)
 
 
 def _note(run, result):

@@ -5,13 +5,14 @@ Status: 0 all made, 1 something named is missing, 2 refused, 3 a bug, 130 Ctrl-C
 
 import contextlib
 import ctypes
+import errno
 import os
 import sys
 import time
 import traceback
 
 from utils.application.log import LOGGER, close_logging, crash_log, on_console
-from utils.errors import CalibrationError
+from utils.errors import CalibrationError, ScarceError
 from utils.fits_io.atomic import output_error
 from utils.version import __version__
 
@@ -21,14 +22,22 @@ INTERRUPTED = 130
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 _LARGE_BLOCK = 4 << 20
 _KEPT_FREE = 64 << 20
+_ADVICE = "expected more of it, a smaller --memory-limit or fewer --jobs"
+_SCARCE = {
+    errno.ENOMEM: f"out of memory, {_ADVICE}",
+    errno.EAGAIN: f"no more processes or threads allowed, {_ADVICE}",
+    errno.EMFILE: "too many open files for one process, expected a limit of 64 or more (ulimit -n)",
+    errno.ENFILE: "too many open files on this machine",
+    errno.EIO: "input/output error, is the disk all right?",
+}
 
 
 def run_command(function, argv=None):
     """Call ``function(argv)``, which returns an exit status or None (0), and return the command's status.
 
     argv : list of arguments without the program's name; default sys.argv[1:].
-    A CalibrationError is one line on stderr and its status; a full disk 1, a read-only place 2; Ctrl-C 130; a
-    closed pipe ends quietly with 1. Anything else is a bug: the traceback goes to the log file, else to
+    A CalibrationError is one line on stderr and its status; a full disk, or too little memory, 1, a read-only place 2;
+    Ctrl-C 130; a closed pipe ends quietly with 1. Anything else is a bug: the traceback goes to the log file, else to
     ``crash.log`` in the output folder, else to stderr, one line asks for a report, and the status is 3.
     """
     argv = sys.argv[1:] if argv is None else list(argv)
@@ -48,17 +57,36 @@ def run_command(function, argv=None):
         status = 1  # the reader has gone, as in `... | head`: nobody to tell
     except OSError as error:
         known = output_error(error, error.filename)
-        if known is None:
+        if error.errno in _SCARCE:
+            _say(": ".join(filter(None, [str(error.filename or ""), _SCARCE[error.errno]])))
+            status = ScarceError.status
+        elif known is None:
             status = _bug(argv, error)
         else:
             _say(f"{error.filename}: {error.strerror}" if error.filename else error.strerror)
             status = known.status
     except Exception as error:  # noqa: BLE001  the last net: it hides nothing, it reports
-        status = _bug(argv, error)
+        if _for_want_of_memory(error):
+            error.__traceback__ = error.__context__ = None  # which hold what fills the memory
+            _say(_SCARCE[errno.ENOMEM])
+            status = ScarceError.status
+        else:
+            status = _bug(argv, error)
     finally:
         close_logging()
         _drop_what_cannot_be_printed()
     return status
+
+
+def _for_want_of_memory(error):
+    """Tell whether an exception means that there is no memory left, for data, a thread or a library."""
+    text = str(error).lower()
+    return isinstance(error, MemoryError) or (
+        isinstance(error, (ImportError, RuntimeError))
+        and any(
+            word in text for word in ("failed to map segment", "cannot allocate", "can't start new thread")
+        )
+    )
 
 
 def _return_freed_maps():

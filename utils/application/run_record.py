@@ -21,6 +21,7 @@ from utils.application.product_list import FIGURE, FORMAT, RUN_FILE, find_produc
 from utils.application.run_journal import Journal, read_journal, remove_temporaries
 from utils.errors import CalibrationError
 from utils.fits_io.atomic import RefusedOutputError, plain, write_csv, write_json
+from utils.fits_io.free_space import check_room
 from utils.version import __version__
 
 REJECTED = "rejected_frames.csv"
@@ -143,6 +144,17 @@ class RunRecord:
         """
         for name in names:
             self._refuse_foreign(self.output_dir / name)
+
+    def check_room(self, needed):
+        """Refuse, before anything is written, a run of ``needed`` bytes that the disk cannot hold.
+
+        What earlier runs of this pipeline made is written anew and counts as room.  Raises RefusedOutputError.
+        """
+        if self.dry_run:
+            return
+        own = [name for name, entry in self._earlier.items() if entry["pipeline"] == self.pipeline]
+        files = (self.output_dir / name for name in own)
+        check_room(self.output_dir, needed, sum(path.stat().st_size for path in files if path.is_file()))
 
     def add_product(self, path, prodtype, **facts):
         """List a product that has been written; it belongs to the current step. Facts are kept with it."""

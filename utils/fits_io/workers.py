@@ -19,6 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
+from utils.errors import ScarceError
 from utils.kernels.pieces import PIECE
 
 FORKS = sys.platform.startswith("linux") and hasattr(os, "fork")
@@ -181,9 +182,18 @@ def _collect(children, done, timeout):
             else:
                 done(*answer)
         if through:
-            if not got:
-                raise RuntimeError(f"worker process {pid} ended before its work was done")
             os.close(answers)
-            os.waitpid(pid, 0)
             del children[answers]
+            ended = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+            if not got:
+                raise _lost(pid, ended)
     return bool(children)
+
+
+def _lost(pid, ended):
+    """Error for a process that ended before its work was done; ended : exit code, or less a signal's number."""
+    text = f"worker process {pid} ended before its work was done"
+    if ended == -signal.SIGKILL:
+        # Nothing in here sends it to a process at work: the system does where memory runs out, or a person.
+        return ScarceError(f"{text}: killed; expected more memory, a smaller --memory-limit or fewer --jobs")
+    return RuntimeError(f"{text} ({ended})")
