@@ -455,3 +455,18 @@ def test_the_report_takes_the_record(out):
     text = (out / "report.html").read_text()
     assert "a.fits" in text
     assert "slope" in text
+
+
+def test_what_a_failed_run_wrote_and_did_not_list_is_not_foreign(out):
+    def fail():
+        with new_record(out) as record, record.step("fit"):
+            record.claim(out / "a.fits").write_bytes(b"whole")
+            record.claim(out / "b.fits")
+            raise OutputError(f"{out / 'b.fits'}: disk full")
+
+    with pytest.raises(OutputError, match="disk full"):
+        fail()
+    assert run_file(out)["products"]["a.fits"]["prodtype"] == "UNFINISHED"
+    assert "b.fits" not in run_file(out)["products"]
+    with new_record(out) as record, record.step("other"):
+        record.claim(out / "a.fits")

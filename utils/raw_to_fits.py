@@ -23,7 +23,7 @@ from utils.application.command import run_command
 from utils.application.log import LOGGER, progress, setup_logging
 from utils.application.options import CommandParser, add_shared_options, both, positive_integer, usable_cores
 from utils.errors import InputError, OptionError
-from utils.fits_io.atomic import RefusedOutputError, write_csv
+from utils.fits_io.atomic import RefusedOutputError, writable, write_csv
 from utils.fits_io.capture_log import read_config
 from utils.fits_io.raw_tree import (
     find_attempts,
@@ -288,7 +288,7 @@ def _write_tables(run, rows):
 def _writable(value):
     """Text that UTF-8 can hold: bytes of a file name that are none are written as escapes."""
     if isinstance(value, str):
-        return value.encode("utf-8", "backslashreplace").decode("utf-8")
+        return writable(value)
     return value
 
 

@@ -42,6 +42,7 @@ def run_command(function, argv=None):
     """
     argv = sys.argv[1:] if argv is None else list(argv)
     _return_freed_maps()
+    _say_anything()
     try:
         status = int(function(argv) or 0)
         sys.stdout.flush()
@@ -76,6 +77,13 @@ def run_command(function, argv=None):
         close_logging()
         _drop_what_cannot_be_printed()
     return status
+
+
+def _say_anything():
+    """Have letters that a terminal or its locale does not know printed as escapes: no name of a file ends a run."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure") and stream.errors in ("strict", "surrogateescape"):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _for_want_of_memory(error):

@@ -41,7 +41,7 @@ def setup_logging(verbosity=0, log_file=None):
     if log_file is not None:
         try:
             log_file.parent.mkdir(parents=True, exist_ok=True)
-            handler = logging.FileHandler(log_file, encoding="utf-8")
+            handler = logging.FileHandler(log_file, encoding="utf-8", errors="backslashreplace")
         except OSError as error:
             known = output_error(error, log_file)
             if known is None:

@@ -257,7 +257,10 @@ class RunRecord:
 
     def _write_run_file(self, error):
         path = self.output_dir / RUN_FILE
-        products = self._earlier | self._made if error else self._merged()
+        products = self._merged()
+        if error:
+            # Written and not listed yet: they are ours nevertheless, and the next run may replace them.
+            products = read_journal(self.output_dir) | self._earlier | self._made
         write_json(path, {"format": FORMAT, "products": products, "runs": [*self._runs, self._run(error)]})
 
     def _run(self, error):

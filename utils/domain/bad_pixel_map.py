@@ -71,7 +71,7 @@ def merge(paths, bits):
     chosen = np.int16(sum(DQ[name] for name in bits))
     merged, first = None, None
     for path in paths:
-        header, planes = view_planes(path)
+        header, planes = view_planes(path, verify=True)
         kind = header.get("PRODTYPE")
         if kind not in KINDS or "DQ" not in planes:
             raise InputError(f"{path}: got {kind or 'no product'}, expected a product with a DQ plane")

@@ -9,7 +9,7 @@ import numpy as np
 
 from utils.domain import bias_source, flat_source
 from utils.errors import InputError
-from utils.fits_io.frame_sample import sample_group
+from utils.fits_io.frame_sample import check_datasum, sample_group
 from utils.fits_io.frame_stack import FrameStack
 from utils.fits_io.keywords import describe
 from utils.fits_io.mapped import drop_pages
@@ -81,6 +81,7 @@ def calibrate_frame(image, products, jobs=1):
     Returns `Calibrated`.  Raises InputError for frames and products that do not fit each other, naming both.
     """
     facts = facts_of(image)
+    check_datasum(image)
     warnings = []
     scale = products.bias.model.adu_scale
     _check(image, facts, products, scale)

@@ -170,7 +170,7 @@ class DarkModel:
 
 def _open(path, kind, *needed):
     """Header and mapped planes of one map; InputError where it is no ``kind`` or a plane is missing."""
-    header, planes = view_planes(path)
+    header, planes = view_planes(path, verify=True)
     if header.get("PRODTYPE") != kind:
         raise InputError(f"{path}: got PRODTYPE {header.get('PRODTYPE') or 'missing'}, expected {kind}")
     for name in ("PRIMARY", *needed):

@@ -40,7 +40,7 @@ class Flat:
         Raises InputError where the file is no master flat, or its illumination is missing or of another shape.
         """
         path = Path(path)
-        header, planes = view_planes(path)
+        header, planes = view_planes(path, verify=True)
         if header.get("PRODTYPE") not in KINDS:
             raise InputError(
                 f"{path}: got PRODTYPE {header.get('PRODTYPE') or 'missing'}, expected MASTER_FLAT"
@@ -48,7 +48,7 @@ class Flat:
         light = sigma = None
         if header.get("VIGNCORR"):
             beside = path.parent.parent / "vignetting" / str(header.get("VIGNFILE"))
-            light_header, own = view_planes(beside)
+            light_header, own = view_planes(beside, verify=True)
             if (
                 light_header.get("PRODTYPE") != "VIGNETTING"
                 or own["PRIMARY"].shape != planes["PRIMARY"].shape

@@ -11,7 +11,7 @@ import errno
 import json
 import math
 import os
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from utils.errors import OutputError
@@ -96,7 +96,12 @@ def write_text(path, text):
 
 
 def writable(text):
-    """Text that UTF-8 can hold: bytes of a file name that are no UTF-8 become escapes."""
+    """Text that UTF-8 can hold: bytes of a file name that are no UTF-8 become escapes (backslash, u, dc, byte).
+
+    Where the locale knows no UTF-8, names that are UTF-8 nevertheless come out as what they are.
+    """
+    with suppress(UnicodeEncodeError):  # halves of characters come from no file name
+        text = text.encode("utf-8", "surrogateescape").decode("utf-8", "surrogateescape")
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
@@ -111,14 +116,19 @@ def write_csv(path, rows, columns):
     None and absent entries are empty cells, floats are written so that they read back exactly.
     Raises ValueError for a row that has an entry outside ``columns``.
     """
-    rows = [{name: plain(value) for name, value in row.items()} for row in rows]
+    rows = [{name: _cell(value) for name, value in row.items()} for row in rows]
     with (
         atomic_path(path) as temporary,
-        open(temporary, "w", encoding="utf-8", errors="backslashreplace", newline="") as stream,
+        open(temporary, "w", encoding="utf-8", newline="") as stream,
     ):
         writer = csv.DictWriter(stream, columns, restval="", extrasaction="raise", lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
+
+
+def _cell(value):
+    value = plain(value)
+    return writable(value) if isinstance(value, str) else value
 
 
 def plain(value):

@@ -90,7 +90,7 @@ def sample_group(images, jobs=1, ceiling=None):
                 if index in stack.unusable:
                     raise InputError(stack.unusable[index])
                 stored, strips, data_sum = _read_sample(stack, index, wanted)
-                _check_datasum(image, data_sum)
+                check_datasum(image, data_sum)
                 rows[index], vote = _in_stored_units(image, stored, ceiling)
                 zero[index], frozen[index], alike[index] = _judge_strips(stack, index, strips)
             except InputError as error:
@@ -112,17 +112,23 @@ def sample_group(images, jobs=1, ceiling=None):
     return result
 
 
-def _check_datasum(image, data_sum):
+def check_datasum(image, data_sum=None):
     """InputError where the data are not those of the frame's DATASUM; compressed frames are checked as they are unpacked.
 
-    data_sum : of the samples.  What follows them is zero in nearly every file: it is read only where the sums differ.
+    data_sum : of the samples, None where they have not been read.  What follows them is zero in nearly every file: it is
+    read only where the sums differ.
     """
     card = str(image.cards.get("DATASUM") or "").strip()
-    if image.compressed or not (card.isascii() and card.isdecimal()) or _same_sum(int(card), data_sum):
+    if (
+        image.compressed
+        or not (card.isascii() and card.isdecimal())
+        or (data_sum is not None and _same_sum(int(card), data_sum))
+    ):
         return
     size = _data_bytes(image)
-    if not _same_sum(int(card), _sum_in_file(image, size + -size % BLOCK)):
-        raise InputError(f"{image.path}: DATASUM: the data have {data_sum}, the header says {card}: damaged")
+    whole = _sum_in_file(image, size + -size % BLOCK)
+    if not _same_sum(int(card), whole):
+        raise InputError(f"{image.path}: DATASUM: the data have {whole}, the header says {card}: damaged")
 
 
 def _same_sum(one, other):

@@ -119,7 +119,7 @@ class FrameStack:
 
     def _unpack(self):
         """Write the samples of compressed frames one after the other into a temporary file."""
-        self._spool = tempfile.TemporaryFile(prefix="calibration-")  # noqa: SIM115  closed by __exit__
+        self._spool = tempfile.TemporaryFile(prefix="calibration-", buffering=0)  # noqa: SIM115  closed by __exit__
         for index, image in enumerate(self.images):
             if not image.compressed:
                 continue
@@ -130,8 +130,9 @@ class FrameStack:
                 self._types[index] = data.dtype.newbyteorder(">")
                 stored = np.ascontiguousarray(data, dtype=self._types[index])
                 try:
-                    self._spool.write(stored.tobytes())
-                    self._spool.flush()
+                    view = memoryview(stored.reshape(-1).view(np.uint8))
+                    while view:
+                        view = view[self._spool.write(view) :]
                 except OSError as error:
                     raise output_error(error, tempfile.gettempdir()) or error from error
 

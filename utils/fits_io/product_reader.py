@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from utils.errors import InputError
-from utils.fits_io.fits_cards import BLOCK, CARD
+from utils.fits_io.fits_cards import BLOCK, CARD, datasum
 from utils.fits_io.header_scan import parse_cards
+from utils.fits_io.mapped import drop_pages
 
 _END = b"END".ljust(CARD)
 _TYPES = {8: np.uint8, 16: ">i2", 32: ">i4", -32: ">f4", -64: ">f8"}
@@ -42,7 +43,7 @@ def read_product(path, *, expect=None):
     path : file.   expect : the PRODTYPE it must have, or a tuple of allowed ones; None takes any product.
     Returns a :class:`Product` with arrays in native byte order, which are the caller's own.
     Raises InputError, one line with the file, what was got and what was expected: no such file, not FITS,
-    shorter than its header says, no PRODTYPE or another one.
+    shorter than its header says, data that are not those of its DATASUM, no PRODTYPE or another one.
     """
     hdus = _hdus(path)
     header = hdus[0][0]
@@ -83,9 +84,10 @@ def read_plane(path, extname):
     raise InputError(f"{path}: got {names}, expected an extension {extname}")
 
 
-def view_planes(path):
+def view_planes(path, verify=False):
     """Map the images of a product without reading them: for work in row blocks.
 
+    verify : read them once nevertheless, to hold their data against their DATASUM.
     Returns (header, planes): header of the primary HDU as a dict; planes: extension name ('PRIMARY' for the first) ->
     (ny, nx) read-only array in the file's big-endian order.  Raises InputError as `read_product`.
     """
@@ -93,9 +95,11 @@ def view_planes(path):
     planes = {}
     for header, raw in hdus:
         if header.get("XTENSION", "IMAGE").strip() == "IMAGE" and header["NAXIS"] == 2:
-            planes[header.get("EXTNAME", "PRIMARY")] = np.frombuffer(raw, _TYPES[header["BITPIX"]]).reshape(
-                _shape(header)
-            )
+            plane = np.frombuffer(raw, _TYPES[header["BITPIX"]])
+            if verify:
+                _check_sum(path, header, plane)
+                drop_pages(plane)
+            planes[header.get("EXTNAME", "PRIMARY")] = plane.reshape(_shape(header))
     return hdus[0][0], planes
 
 
@@ -147,7 +151,17 @@ def _array(path, header, raw):
     if header["BITPIX"] not in _TYPES or len(shape) < 2:
         raise InputError(f"{path}: got BITPIX {header['BITPIX']} and {len(shape)} axes, expected an image")
     array = np.frombuffer(raw, _TYPES[header["BITPIX"]]).reshape(shape)
+    _check_sum(path, header, array)
     return array.astype(array.dtype.newbyteorder("="))
+
+
+def _check_sum(path, header, array):
+    card = str(header.get("DATASUM") or "").strip()
+    if card.isascii() and card.isdecimal() and datasum(array) % 0xFFFFFFFF != int(card) % 0xFFFFFFFF:
+        name = header.get("EXTNAME", "PRIMARY")
+        raise InputError(
+            f"{path}: the data of {name} are not those of its DATASUM {card}: damaged, make it anew"
+        )
 
 
 def _inputs(header, raw):

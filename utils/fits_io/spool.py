@@ -21,7 +21,8 @@ class ArraySpool:
 
     def __enter__(self):
         self._folder.mkdir(parents=True, exist_ok=True)
-        self._file = tempfile.TemporaryFile(dir=self._folder, prefix=".spool-")
+        # Unbuffered: what a full disk did not take would be tried again, and fail again, when the file is closed.
+        self._file = tempfile.TemporaryFile(dir=self._folder, prefix=".spool-", buffering=0)
         return self
 
     def __exit__(self, *exc):
@@ -32,8 +33,9 @@ class ArraySpool:
         array = np.ascontiguousarray(array)
         try:
             place = self._file.seek(0, 2)
-            self._file.write(memoryview(array).cast("B"))
-            self._file.flush()
+            view = memoryview(array).cast("B")
+            while view:
+                view = view[self._file.write(view) :]
         except OSError as error:
             known = output_error(error, self._folder)
             if known is None:
@@ -46,8 +48,12 @@ class ArraySpool:
         place, dtype, shape = self._places[key]
         self._file.seek(place)
         array = np.empty(shape, dtype)
-        if self._file.readinto(memoryview(array).cast("B")) != array.nbytes:
-            raise OSError(f"temporary file in {self._folder} is shorter than what was written")
+        target = memoryview(array).cast("B")
+        while target:
+            got = self._file.readinto(target)
+            if not got:
+                raise OSError(f"temporary file in {self._folder} is shorter than what was written")
+            target = target[got:]
         return array
 
     def part(self, key, part):
