@@ -29,7 +29,7 @@ def bytes_needed(config, steps, groups):
             # Frames of one group are cleaned in temporary files.
             per_pixel += 3 * PLANE * max(len(group) for group in groups)
     if "vignetting" in steps:
-        per_pixel += PRODUCT * filters
+        per_pixel += 2 * PRODUCT * filters  # the illumination, and the mean flat that it was found in
     if "masters" in steps:
         per_pixel += PRODUCT * (len(groups) + (2 if config.flat_type == "sky" else 0))
     if "fit_model" in steps:
