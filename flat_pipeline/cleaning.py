@@ -15,7 +15,7 @@ from utils.fits_io.header_scan import scan_header
 from utils.fits_io.products import DQ, write_product
 from utils.fits_io.spool import ArraySpool
 from utils.kernels import combine
-from utils.kernels.flat_level import frame_level
+from utils.kernels.flat_level import frame_level, level_against
 
 ROUNDS = {"sky": 2, "satellite": 1}
 """How often frames are searched: the first time with the plain median as the response, then with the masked mean."""
@@ -77,6 +77,7 @@ def _search(config, flat, reader, setting, spool):
     response = _plain_median(config, stack)
     levels, masks = flat.levels.copy(), [None] * n
     for attempt in range(ROUNDS[kind]):
+        response /= np.float32(frame_level(response[rows], config.norm_method))
         for index in range(n):
             value, _ = reader.read(index)
             with np.errstate(divide="ignore", invalid="ignore"):
@@ -88,7 +89,7 @@ def _search(config, flat, reader, setting, spool):
             masks[index] = np.packbits(mask)
             value[mask] = np.nan
             if kind == "sky":
-                levels[index] = frame_level(value[rows], config.norm_method)
+                levels[index] = level_against(value[rows], response[rows])
             if attempt + 1 < ROUNDS[kind]:
                 spool.put((flat.name, index), value / np.float32(levels[index]))
         if attempt + 1 < ROUNDS[kind]:

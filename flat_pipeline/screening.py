@@ -258,6 +258,19 @@ def describe_group(group):
     return f"{group.filter} at {label(group.temperature, 1)} degC, {group.exposure:g} s"
 
 
+def set_levels(flats, members, rows, method):
+    """Set the levels of groups, those of a filter by its mean flat; InputError where a frame has no light.
+
+    members : `flat_levels.LevelGroup` of each group.  rows : (r,) that tell the level.
+    """
+    for name in dict.fromkeys(flat.filter for flat in flats):
+        own = [index for index, flat in enumerate(flats) if flat.filter == name]
+        levels = flat_levels.levels_of([members[index] for index in own], rows, method)
+        for index, found in zip(own, levels, strict=True):
+            flats[index].levels = found
+            check_levels(flats[index])
+
+
 def check_levels(flat):
     """InputError where a frame of a group has no light."""
     for entry, level in zip(flat.frames.entries, flat.levels, strict=True):

@@ -98,13 +98,13 @@ def test_pixels_and_prnu(campaign):
 
 def test_model_finds_no_change_where_there_is_none(campaign):
     _, out = campaign
-    for term, width in (("B", 1.1), ("C", 1.1)):
+    for term in "BC":
         product = read_product(out / f"flat_model_fits/flat_{term}_map.fits")
         good = product.dq == 0
         pull = product.data[good] / product.uncert[good]
         assert abs(pull.std() - 1) < 0.1
-        assert abs(pull.mean()) < 0.2  # the levels of two masters differ by the error of a median
-        assert width
+        # Levels that knew the noise of faint frames would shift all pixels together.
+        assert abs(pull.mean()) < 5 / np.sqrt(pull.size)
 
 
 def test_model_follows_temperature_and_exposure(tmp_path):

@@ -5,7 +5,7 @@ import math
 from flat_pipeline.noise_model import settle_noise
 from flat_pipeline.plan import check_plan
 from flat_pipeline.products import group_names
-from flat_pipeline.screening import check_levels, describe_group, screen_flats
+from flat_pipeline.screening import describe_group, screen_flats, set_levels
 from flat_pipeline.steps.step2_dark import write_tables
 from utils.application.log import progress
 from utils.domain import flat_levels
@@ -26,21 +26,16 @@ def run(config, context):
         flats, setting = screen_flats(context.groups, config, source, record, progress)
         rows = flat_levels.level_rows(source.shape)
         at_rows = source.at_rows(rows)
+        members = []
         for flat in flats:
             pedestal = at_rows.pedestal(flat.temperature, flat.exposure)
             flat.drifts = pedestal.slope * (flat.frames.temperatures - flat.temperature)
-            flat.levels = (
-                flat_levels.levels_of(
-                    flat.frames.images,
-                    setting.adu_scale,
-                    pedestal.value,
-                    rows,
-                    config.norm_method,
-                    setting.saturation,
+            members.append(
+                flat_levels.LevelGroup(
+                    flat.frames.images, flat.drifts, pedestal.value, setting.adu_scale, setting.saturation
                 )
-                - flat.drifts
             )
-            check_levels(flat)
+        set_levels(flats, members, rows, config.norm_method)
         for flat, name in zip(flats, group_names(flats), strict=True):
             flat.name = name
         settle_noise(flats, setting, source, config, record)

@@ -8,7 +8,7 @@ from flat_pipeline import frame_files
 from flat_pipeline.cleaning import FrameReader, normalised_frames
 from flat_pipeline.combining import raw_stack
 from flat_pipeline.products import dark_cards
-from flat_pipeline.screening import check_levels
+from flat_pipeline.screening import set_levels
 from utils.application.log import progress
 from utils.domain import flat_levels
 from utils.fits_io.frame_stack import FrameStack
@@ -52,11 +52,16 @@ def _from_files(config, context):
     refs = record.products("FLAT_REDUCED")
     groups, setting = frame_files.load_groups(record, refs)
     count = 0
+    flats = [flat for flat, _ in groups]
+    # Their drift is subtracted already.
+    members = [
+        flat_levels.LevelGroup(flat.frames.images, np.zeros(len(flat.frames)), np.float32(0.0))
+        for flat in flats
+    ]
+    rows = flat_levels.level_rows(flats[0].frames.images[0].shape)
+    set_levels(flats, members, rows, config.norm_method)
     for flat, numbers in progress(groups, len(groups), "normalise flats"):
         images = flat.frames.images
-        rows = flat_levels.level_rows(images[0].shape)
-        flat.levels = flat_levels.levels_of(images, 1.0, np.float32(0.0), rows, config.norm_method)
-        check_levels(flat)
         stack = frame_files.file_stack(record, flat, scales=1.0 / flat.levels)
 
         def read(index, images=images):

@@ -8,7 +8,7 @@ import numpy as np
 from utils.fits_io.frame_sample import spread_rows
 from utils.fits_io.frame_stack import FrameStack
 from utils.kernels import noise
-from utils.kernels.flat_level import frame_level
+from utils.kernels.flat_level import frame_level, level_against, trust
 
 LEVEL_VALUES = 1 << 16
 """Values of a frame that its level is found from, in rows that depend on the shape only."""
@@ -25,25 +25,70 @@ def level_rows(shape):
     return spread_rows(ny, max(FEWEST_ROWS, -(-LEVEL_VALUES // nx)))
 
 
-def levels_of(images, adu_scale, pedestal_rows, rows, method, saturation=math.inf, lost=None):
-    """Level of each frame above its pedestal.
+@dataclass(eq=False)
+class LevelGroup:
+    """Frames of one group whose levels are wanted.
 
-    images : list of FitsImage.  adu_scale : stored units per product ADU.  pedestal_rows : (r, nx) [ADU], NaN = not usable.
-    rows : (r,) from `level_rows`.  method : 'median', 'mean', 'max'.  saturation : [product ADU].  lost : callable
-    (index) -> (r, nx) bool of samples that take no part, or None.
-    Returns (n,) [product ADU].
+    images : list of FitsImage.  drifts : (n,) pedestal of each frame above that of the group [ADU].  pedestal : (r, nx)
+    [ADU] at the rows, NaN = not usable.  adu_scale : stored units per product ADU.  saturation : [product ADU].
     """
+
+    images: list
+    drifts: np.ndarray
+    pedestal: np.ndarray
+    adu_scale: float = 1.0
+    saturation: float = math.inf
+
+    def frames(self, rows):
+        """Yield the sampled rows of each frame above its pedestal, (r, nx) float32 [ADU], NaN = saturated."""
+        with FrameStack(self.images) as stack:
+            for index, image in enumerate(self.images):
+                stored = np.asarray(stack.frame_view(index)[rows], np.float32)
+                values = stored * np.float32(image.bscale / self.adu_scale)
+                values += np.float32(image.bzero / self.adu_scale)
+                if math.isfinite(self.saturation):
+                    values[values >= self.saturation] = np.nan
+                values -= self.pedestal
+                values -= np.float32(self.drifts[index])
+                yield values
+
+
+def levels_of(groups, rows, method):
+    """Levels of the frames of one filter above their pedestals.
+
+    groups : list of `LevelGroup`.  rows : (r,) from `level_rows`.  method : 'median', 'mean', 'max': what is 1 in the mean
+    flat of the filter.  Every frame is compared with that flat, pixel by pixel: the median of a vignetted frame alone would
+    follow its noise, and a faint frame would seem brighter or darker than it is.
+    Returns a list of (n,) [product ADU]; a frame without light has a level that is not positive, or NaN.
+    """
+    sums = [_mean_rows(group, rows) for group in groups]
+    total, count = (np.sum([one[part] for one in sums], axis=0) for part in (0, 1))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        reference = total / count
+        flats = [own / n for own, n, _ in sums]
+    unit = frame_level(reference, method)
+    if not unit > 0:
+        return [first for _, _, first in sums]
+    reference /= unit
     found = []
-    with FrameStack(images) as stack:
-        for index, image in enumerate(images):
-            stored = np.asarray(stack.frame_view(index)[rows], np.float32)
-            values = stored * np.float32(image.bscale / adu_scale) + np.float32(image.bzero / adu_scale)
-            if math.isfinite(saturation):
-                values[values >= saturation] = np.nan
-            if lost is not None:
-                values[lost(index)] = np.nan
-            found.append(frame_level(values - pedestal_rows, method))
-    return np.array(found)
+    for group, flat, (_, _, first) in zip(groups, flats, sums, strict=True):
+        weights = trust(flat, reference)
+        levels = [level_against(values, reference, weights) for values in group.frames(rows)]
+        found.append(np.where(first > 0, levels, first))
+    return found
+
+
+def _mean_rows(group, rows):
+    """Sum of the normalised frames of a group and number of samples, (r, nx), and the median level of each frame (n,)."""
+    total = count = 0.0
+    first = []
+    for values in group.frames(rows):
+        level = frame_level(values, "median")
+        first.append(level)
+        known = np.isfinite(values) & (level > 0)
+        total = total + np.where(known, values, np.float32(0.0)) / (level if level > 0 else 1.0)
+        count = count + known
+    return total, count, np.array(first)
 
 
 @dataclass

@@ -9,6 +9,12 @@ TOP = 0.99
 """Share of blocks below the level 'max': single blocks of a hot cluster do not set it."""
 MEAN_CLIP = 4.0
 """Samples beyond so many robust sigma of the median take no part in 'mean'."""
+TAPER, TAPER_ROUNDS = (4.0, 6.0), 2
+"""Samples count in full up to the first number of robust sigma, and no more from the second on."""
+FAINTEST = 0.05
+"""Pixels of less light in the reference take no part."""
+SCALE_VALUES = 1 << 13
+"""Samples that tell the robust scatter."""
 
 
 def frame_level(samples, method="median"):
@@ -35,6 +41,61 @@ def frame_level(samples, method="median"):
 def frame_levels(samples, method="median"):
     """Levels of several frames, (n, r, nx) samples -> (n,) [ADU]; see `frame_level`."""
     return np.array([frame_level(one, method) for one in samples])
+
+
+def level_against(samples, reference, weights=None):
+    """Level of a flat frame in units of a reference flat of the same light.
+
+    samples : (r, nx) of the frame, the pedestal subtracted [ADU].  reference : (r, nx), about 1.  weights : (r, nx) 0 to 1,
+    None = all 1.  NaN in either = pixel that takes no part.
+    The ratio of the sums: linear in the samples, so that neither the shape of the light nor the amount of noise moves it.
+    Samples beyond TAPER[0] robust sigma of the reference count less, beyond TAPER[1] not at all: hits, stars, defects.
+    Returns the level [ADU]; NaN where no pixel takes part.
+    """
+    with np.errstate(invalid="ignore"):
+        good = np.isfinite(samples) & (reference > FAINTEST)
+    if weights is not None:
+        good &= weights > 0
+    if not good.any():
+        return float("nan")
+    value, light = samples[good].astype(np.float32), reference[good].astype(np.float32)
+    own = np.float32(1.0) if weights is None else weights[good].astype(np.float32)
+    step = max(1, value.size // SCALE_VALUES)
+    level = float(np.median(value[::step] / light[::step]))
+    root = np.sqrt(light)
+    for _ in range(TAPER_ROUNDS):
+        if not level > 0:
+            break
+        pull = (value / np.float32(level) - light) / root
+        scale = 1.4826 * float(np.median(np.abs(pull[::step])))
+        if scale > 0:
+            weight = (
+                np.clip((TAPER[1] - np.abs(pull) / np.float32(scale)) / (TAPER[1] - TAPER[0]), 0, 1) * own
+            )
+        else:
+            weight = np.broadcast_to(own, value.shape)
+        total = float((weight * light).sum(dtype=np.float64))
+        if not total > 0:
+            break
+        level = float((weight * value).sum(dtype=np.float64)) / total
+    return level
+
+
+def trust(flat, reference):
+    """Weight of each pixel where a mean flat follows the reference: 1 where it does, 0 where it stands out.
+
+    flat, reference : (r, nx), NaN = no value.  Returns (r, nx) float32.
+    """
+    level = level_against(flat, reference)
+    if not level > 0:
+        return np.ones(reference.shape, np.float32)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        pull = np.abs(flat / level - reference) / np.sqrt(reference)
+        scale = 1.4826 * float(np.nanmedian(pull)) if np.isfinite(pull).any() else 0.0
+        if not scale > 1e-7:
+            return np.ones(reference.shape, np.float32)
+        weight = np.clip((TAPER[1] - pull / scale) / (TAPER[1] - TAPER[0]), 0, 1)
+    return np.nan_to_num(weight).astype(np.float32)
 
 
 def _median(values):
