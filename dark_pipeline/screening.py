@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from utils.domain.screening import Screening, screen_groups
+from utils.domain.screening import Screening, screen_groups, settled_saturation
 from utils.errors import InputError
 from utils.kernels import dark_levels, screen, zero_level
 from utils.kernels import groups as grouping
@@ -84,7 +84,9 @@ def screen_darks(groups, config, bias, record):
             record.reject(path, reason)
         for note in one.notes:
             record.warn(f"darks: {note}")
-    saturation = min(one.saturation for one in found)
+    saturation, told_by = settled_saturation(found)
+    if told_by:
+        record.warn(f"darks: {told_by}")
     whole = Screening([one.groups[0] for one in found], scale, factor / scale, saturation, NOTHING_KNOWN)
     times = np.concatenate([group.frames.times for group in whole.groups])
     cuts = np.cumsum([len(group.frames) for group in whole.groups])[:-1]

@@ -54,6 +54,13 @@ def test_no_bias(tree, tmp_path, capsys):
     assert head["NOBIAS"]
 
 
+def test_one_bias_frame_at_each_temperature(tree, tmp_path):
+    take(tree, bias_n=1, bias_temperatures=(-5, 5, 15))
+    assert dark_frames.run("--basepath", tree, "--output-dir", tmp_path / "out") == 0
+    warnings = " ".join(record(tmp_path / "out")["runs"][-1]["warnings"])
+    assert "no temperature has two frames" in warnings
+
+
 def test_no_darks(tree, tmp_path, capsys):
     take(tree, temperatures=())
     assert "no dark frame" in refused(capsys, "--basepath", tree, "--output-dir", tmp_path / "out")

@@ -10,7 +10,7 @@ from bias_pipeline.config import FEW_FRAMES
 from utils.application.log import progress
 from utils.domain import masters
 from utils.domain.pixel_mask import read_pixel_mask
-from utils.domain.screening import screen_groups
+from utils.domain.screening import screen_groups, settled_saturation
 from utils.fits_io.atomic import write_csv
 from utils.fits_io.frame_stack import StackResult
 from utils.fits_io.naming import counted, label, unique_names
@@ -180,6 +180,9 @@ def _say_what_was_found(record, screening):
         shown = ", ".join(f"{shift:+.3f}" for shift in zero.shifts)
         record.warn(f"zero level differs between {len(zero.shifts)} sessions ({shown} ADU): taken out")
     record.value("stored units per ADU", screening.adu_scale, section="camera")
+    _, told_by = settled_saturation([screening])
+    if told_by:
+        record.warn(told_by)
     record.value("saturation", screening.saturation, "adu", section="camera")
     if math.isfinite(zero.slope_error) and len(groups) > 1:
         record.value(

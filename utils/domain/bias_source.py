@@ -163,7 +163,9 @@ def _common_error(groups, zero, temperatures):
         residual = level - np.polyval(np.polyfit(temperatures, level, 1), temperatures)
         scatter = math.sqrt(float(residual @ residual) / (level.size - 2))
         error = max(float(np.mean([zero.frame_scatter / math.sqrt(len(g.frames)) for g in groups])), 1e-3)
-        if scatter > 4.0 * error or scatter > 0.5 * max(g.within for g in groups if math.isfinite(g.within)):
+        # Single frames show their noise between neighbouring pixels only.
+        noise = max(g.within if math.isfinite(g.within) else g.spatial for g in groups)
+        if scatter > 4.0 * error or scatter > 0.5 * noise:
             found = max(found, scatter)
     return found
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from utils.domain.frame_groups import FrameGroup, sample_frames
+from utils.domain.top_of_range import common_top, top_of_group
 from utils.errors import InputError
 from utils.fits_io.frame_sample import sample_group
 from utils.fits_io.naming import label
@@ -58,7 +59,8 @@ class Screening:
     rejected : list of (path, reason).  notes : list of str, what the user should know.
     adu_scale : stored units per product ADU.  lsb : stored step of integers [product ADU].  continuous : frames hold
     floats, which have no step.
-    saturation : [product ADU].  zero : `utils.kernels.zero_level.ZeroLevel`.
+    saturation : [product ADU].  zero : `utils.kernels.zero_level.ZeroLevel`.  tops : `Top` of each group, where samples
+    may tell the saturation.
     """
 
     groups: list
@@ -69,6 +71,7 @@ class Screening:
     rejected: list = field(default_factory=list)
     notes: list = field(default_factory=list)
     continuous: bool = False
+    tops: list = field(default_factory=list)
 
     @property
     def step(self):
@@ -80,14 +83,17 @@ def screen_groups(groups, *, adu_scale=None, saturation=None, jobs=1, session_ga
     """Screen the groups of one kind of frames of one camera setting.
 
     groups : list of `FrameGroup`.  adu_scale : stored units per product ADU, None = found from the samples.
-    saturation : [product ADU], None = SATURATE card, else the converter's maximum.
+    saturation : [product ADU], None = SATURATE card, else the value at which samples pile up,
+    never above the converter's maximum.
     Returns a `Screening`; a group that loses all frames is gone from it.  Raises InputError when no frame is left.
     """
     limits = limits or screen.ScreenLimits()
     groups, samples, unusable = _sample_all(groups, jobs)
     factor = stored_step.shared_factor(vote for sample in samples for vote in sample.votes)
     scale = float(factor if adu_scale is None else adu_scale)
+    tops = [] if saturation is not None or _told(groups) else [top_of_group(group.images) for group in groups]
     full = converter_maximum(groups, scale) if saturation is None else float(saturation)
+    full = min(full, common_top(tops) / scale)
     times = np.concatenate([group.times for group in groups])
     cuts = np.cumsum([len(group) for group in groups])[:-1]
     sessions = np.split(grouping.sessions_by_time(times, session_gap), cuts)
@@ -95,7 +101,7 @@ def screen_groups(groups, *, adu_scale=None, saturation=None, jobs=1, session_ga
     for sample in samples:
         sample.to_product_adu(scale, full, jobs)
     zero = _fit_zero(groups, samples, sessions)
-    result = Screening([], scale, factor / scale, full, zero, rejected=unusable)
+    result = Screening([], scale, factor / scale, full, zero, rejected=unusable, tops=tops)
     result.continuous = all(image.bitpix < 0 for group in groups for image in group.images)
     refit = False
     for group, sample, session in zip(groups, samples, sessions, strict=True):
@@ -183,6 +189,31 @@ def _level_notes(group, level, session, sigma, limits):
                 f" the noise of a pixel ({sigma:.2f} ADU): is the zero level stable?"
             ]
     return []
+
+
+def _told(groups):
+    """Whether a header tells the saturation."""
+    return any(entry["saturate"] for group in groups for entry in group.entries)
+
+
+def settled_saturation(screenings):
+    """Saturation of sets that were screened one by one: the lowest that no set goes beyond.
+
+    Returns it [product ADU], and in words where samples tell it, else ''.
+    """
+    tops = [top for one in screenings for top in one.tops]
+    pile, scale = common_top(tops), screenings[0].adu_scale
+    lowest = min(
+        converter_maximum([group.frames for group in one.groups], scale) if one.tops else one.saturation
+        for one in screenings
+    )
+    if not pile / scale < lowest:
+        return lowest, ""
+    pixels = max(top.pixels for top in tops if top.pile == pile)
+    return pile / scale, (
+        f"samples of {pixels} pixels pile up at {pile / scale:g} ADU, below the converter's {lowest:g}: taken for the"
+        " saturation"
+    )
 
 
 def converter_maximum(groups, scale):

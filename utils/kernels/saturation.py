@@ -26,6 +26,10 @@ STUCK_RISE, STUCK_EXPOSURE, STUCK_LEVEL = 2.0, 1.2, 1.06
 """Frames stick when their relative scatter is this many times that of others, and over this ratio of exposures their
 levels stay within this ratio."""
 
+FEWEST_HOT, FAR_ABOVE = 5, 20.0
+"""Hot pixels that share the largest value in two frames, and that value above the level in units of the scatter."""
+TYPICAL_PIXELS = 1 << 17
+
 
 @dataclass(frozen=True, eq=False)
 class FrameTop:
@@ -102,6 +106,31 @@ def _pile(distinct, counts, step):
         and counts[-1] > PILE_RATIO * counts[-4:-1].mean()
     )
     return float(distinct[-1]) if piled else float("nan")
+
+
+def values_at_top(values, several=True):
+    """Largest value of an image, and the pixels that pile up at it far above all others.
+
+    values : (m,) of all pixels of a frame that is dark but for hot pixels, or the smaller of two frames in each; -inf =
+    blank.  several : values are of more than one frame, so that fewer pixels do.
+    Returns the largest value and the flat indices of its pixels, empty where they are no pile.
+    """
+    nothing = np.empty(0, np.intp)
+    some = values[:: max(1, values.size // TYPICAL_PIXELS) | 1]
+    some = some[np.isfinite(some)]
+    top = float(values.max()) if values.size else -np.inf
+    if some.size == 0:
+        return top, nothing
+    middle = float(np.median(some))
+    spread = 1.4826 * float(np.median(np.abs(some - middle)))
+    if not (np.isfinite(top) and top - middle > FAR_ABOVE * (spread + 1.0)):
+        return top, nothing
+    _, counts = np.unique(values[values > 0.5 * (top + middle)], return_counts=True)
+    below = counts[-4:-1]
+    piled = counts[-1] >= (FEWEST_HOT if several else PILE_SAMPLES)
+    if not piled or (below.size and counts[-1] <= PILE_RATIO * below.mean()):
+        return top, nothing
+    return top, np.flatnonzero(values == np.asarray(top, values.dtype))
 
 
 def saturation_level(frames, converter_max=np.inf, exposures=None):
