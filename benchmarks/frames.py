@@ -2,6 +2,7 @@
 
 python -m benchmarks.frames bias FOLDER SIDE T1=N1 T2=N2 ...   T<t>/bias_00001.fits, 16-bit samples
 python -m benchmarks.frames dark FOLDER SIDE N T1,T2,... t1,t2,...   N darks at each T and t, and N bias frames at each T
+python -m benchmarks.frames flat FOLDER SIDE N F1,F2,... T1,T2,... t1,t2,...   N flats of each filter at each T and t
 python -m benchmarks.frames raw FOLDER SIDE N                  T0/attempt1 as raw_to_fits takes it
 python -m benchmarks.frames headers FOLDER N                   many small files with headers of usual length
 """
@@ -94,6 +95,39 @@ def dark(folder, side, count, temperatures, exposures):
         list(pool.map(one, [(group, number) for group in range(len(wanted)) for number in range(int(count))]))
 
 
+def flat(folder, side, count, filters, temperatures, exposures):
+    """Flats of the sensor of `dark`, with vignetting, dust and a gradient of response; light drifts from frame to frame."""
+    shape = (int(side), int(side))
+    terms = {"row_noise": 0.0, "session_shifts": (), "hot_fraction": 0.01, "flat_b_spread": 2e-4}
+    sensor = Sensor(SensorSpec.preset("16", shape=shape, **terms))
+    wanted = [
+        (name, float(t), float(e))
+        for name in filters.split(",")
+        for e in exposures.split(",")
+        for t in temperatures.split(",")
+    ]
+
+    def one(group):
+        name, temperature, exposure = wanted[group]
+        light = 20000.0 * sensor.true_flat(temperature, exposure)
+        still = sensor.true_bias(temperature) + sensor.true_dark_rate(temperature, exposure) * exposure
+        light, still = light.astype(np.float32), still.astype(np.float32)
+        noise = np.sqrt(light / np.float32(sensor.gain) + np.square(sensor.read_noise_map))
+        rng = np.random.default_rng(group)
+        for number in range(int(count)):
+            samples = rng.standard_normal(shape, dtype=np.float32)
+            samples *= noise
+            samples += light * np.float32(1.0 + 0.01 * rng.uniform(-1, 1))
+            samples += still
+            cards = bias_cards(temperature, START + 600 * group + number)
+            cards |= {"IMAGETYP": "Flat Frame", "EXPTIME": exposure, "FILTER": name}
+            path = Path(folder) / name / f"flat_{group:02d}_{number:03d}.fits"
+            write_frame(path, np.clip(np.rint(samples), 0, 65535).astype(np.uint16), cards)
+
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        list(pool.map(one, range(len(wanted))))
+
+
 def raw(folder, side, count):
     attempt = Path(folder) / "T0" / "attempt1"
     frames = attempt / "frames"
@@ -116,4 +150,4 @@ def headers(folder, count):
 
 
 if __name__ == "__main__":
-    {"bias": bias, "dark": dark, "raw": raw, "headers": headers}[sys.argv[1]](*sys.argv[2:])
+    {"bias": bias, "dark": dark, "flat": flat, "raw": raw, "headers": headers}[sys.argv[1]](*sys.argv[2:])

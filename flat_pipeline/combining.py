@@ -9,6 +9,7 @@ from flat_pipeline.noise_model import base_variance, median_variance_factor, sam
 from utils.domain import masters
 from utils.fits_io.frame_stack import FrameStack, StackResult
 from utils.fits_io.products import DQ
+from utils.fits_io.workers import over_pixels, shared_empty
 from utils.kernels import combine, noise
 
 
@@ -66,7 +67,7 @@ class CombinedFlats:
         )
         self.sky = config.flat_type == "sky"
         self.flats, self.rejected = [], []
-        self.sums, self.pooled, self.noise = {}, None, None
+        self.weights, self.pooled = {}, None
 
     def add(self, stack, progress=None):
         """Combine one group."""
@@ -94,80 +95,110 @@ class CombinedFlats:
             result = frames.combine(rule, *how, progress)
             if self.sky:
                 self.spool.put((index, "median"), frames.combine(replace(rule, method="median"), *how).value)
-        if self.options.method != "mean" and n >= 3:
-            result.variance *= np.float32(noise.clip_factor(self.options.clip_sigma) ** 2)
         if stack.saturated is not None:
             # As the stack of raw frames judges it.
             result.flags[stack.saturated > max(1, n // 10)] |= combine.SATURATED
         result.value[result.n_used == 0] = np.nan
-        expected = sample_variance(setting, stack.base, result.value, mean, square)
-        self._pool(result, expected)
-        with np.errstate(divide="ignore"):
-            own = expected / result.n_used
-        own *= np.float32(median_variance_factor(self.options.method, n))
-        common = np.asarray(stack.common, np.float32) * np.float32(mean * mean)
-        self._sum(stack.flat.filter, result.value, own)
-        self.spool.put((index, "value"), result.value)
-        self.spool.put((index, "own"), own)
-        self.spool.put((index, "common"), np.broadcast_to(common, result.value.shape))
-        self.spool.put((index, "flags"), result.flags)
+        own, common = self._judge(stack, result, mean, square)
+        weight = np.float32(1.0 / max(float(np.nanmedian(own.reshape(-1)[::7])), 1e-30))
+        self.weights.setdefault(stack.flat.filter, []).append((index, weight))
+        planes = {"value": result.value, "own": own, "common": common, "flags": result.flags}
+        for name, plane in planes.items():
+            self.spool.put((index, name), plane)
         self.flats.append(stack.flat)
         self.rejected.append(1.0 - float(result.n_used.mean(dtype=np.float64)) / n)
 
-    def _pool(self, result, expected):
-        """Add the scatter of one group in units of the noise model."""
-        if self.pooled is None:
-            self.pooled = masters.PooledNoise(result.value.shape)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            ratio = result.variance / expected
-        ratio[~np.isfinite(ratio)] = np.nan
-        self.pooled.add(StackResult(result.value, ratio, result.n_used, result.flags), 1.0)
+    def _judge(self, stack, result, mean, square):
+        """Variance of the combined values by the noise model, and of the pedestal; their scatter goes to the pool."""
+        shape, jobs, n = result.value.shape, self.options.jobs, len(stack.images)
+        clipped = self.options.method != "mean" and n >= 3
+        widening = np.float32(noise.clip_factor(self.options.clip_sigma) ** 2 if clipped else 1.0)
+        factor = np.float32(median_variance_factor(self.options.method, n))
+        ratio, own, common = (shared_empty(shape, np.float32) for _ in range(3))
+        ratios, owns, commons = (one.reshape(-1) for one in (ratio, own, common))
+        values, variances, counts = (one.reshape(-1) for one in (result.value, result.variance, result.n_used))
+        base, pedestal = (_flat(one, values.size) for one in (stack.base, stack.common))
 
-    def _sum(self, name, value, own):
-        """Add one group to the weighted mean of its filter."""
-        weight = np.float32(1.0 / max(float(np.nanmedian(own.reshape(-1)[::7])), 1e-30))
-        if name not in self.sums:
-            self.sums[name] = (np.zeros(value.shape, np.float32), np.zeros(value.shape, np.float32), [])
-        total, weights, each = self.sums[name]
-        good = np.isfinite(value)
-        total += np.where(good, value, np.float32(0.0)) * weight
-        weights += good * weight
-        each.append(weight)
+        def piece(part):
+            expected = sample_variance(self.setting, base[part], values[part], mean, square)
+            with np.errstate(divide="ignore", invalid="ignore"):
+                seen = variances[part] * widening
+                seen /= expected
+                seen[~np.isfinite(seen)] = np.nan
+                ratios[part] = seen
+                expected /= counts[part]
+            expected *= factor
+            owns[part] = expected
+            np.multiply(pedestal[part], np.float32(mean * mean), out=commons[part])
+
+        over_pixels(piece, values.size, jobs)
+        if self.pooled is None:
+            self.pooled = masters.PooledNoise(shape, jobs)
+        self.pooled.add(StackResult(result.value, ratio, result.n_used, result.flags), 1.0)
+        return own, common
 
     def finish(self):
         """Moderate the pixels' own scatter; afterwards masters have errors."""
-        self.noise = self.pooled.finish(1.0)
-        scale = noise.expected_variance(self.noise.dof + np.float32(self.noise.prior_dof))
-        scale = np.where(self.noise.noisy | (self.noise.prior_dof == 0), np.float32(1.0), scale)
-        self.ratio = self.noise.variance * scale
+        found = self.pooled.finish(1.0)
         self.pooled = None
+        self.noisy, self.prior, self.prior_dof = found.noisy, found.prior, found.prior_dof
+        self.ratio = shared_empty(found.variance.shape, np.float32)
+        planes = (self.ratio, found.variance, found.dof, found.noisy)
+        ratios, variances, dofs, noisies = (one.reshape(-1) for one in planes)
+
+        def piece(part):
+            scale = noise.expected_variance(dofs[part] + np.float32(found.prior_dof))
+            plain = noisies[part] | (found.prior_dof == 0)
+            ratios[part] = variances[part] * np.where(plain, np.float32(1.0), scale)
+
+        over_pixels(piece, ratios.size, self.options.jobs)
 
     @property
     def excess(self):
         """Scatter of ordinary pixels over the noise model, as a standard deviation; NaN where no group tells."""
-        return self.noise.prior if self.noise.prior_dof > 0 else math.nan
+        return self.prior if self.prior_dof > 0 else math.nan
 
     def of_filter(self, name):
         """Weighted mean of the flats of a filter and its error, (ny, nx) float32, NaN where none has a value."""
-        total, weights, _ = self.sums[name]
-        with np.errstate(divide="ignore", invalid="ignore"):
-            return total / weights, np.sqrt(self.ratio / weights)
+        value, sigma = (shared_empty(self.ratio.shape, np.float32) for _ in range(2))
+        values, sigmas, ratios = (one.reshape(-1) for one in (value, sigma, self.ratio))
+
+        def piece(part):
+            total, weights = np.zeros_like(ratios[part]), np.zeros_like(ratios[part])
+            for index, weight in self.weights[name]:
+                one = self.spool.part((index, "value"), part)
+                good = np.isfinite(one)
+                total += np.where(good, one, np.float32(0.0)) * weight
+                weights += good * weight
+            with np.errstate(divide="ignore", invalid="ignore"):
+                np.divide(total, weights, out=values[part])
+                np.sqrt(ratios[part] / weights, out=sigmas[part])
+
+        over_pixels(piece, values.size, self.options.jobs)
+        return value, sigma
 
     def sky_median(self, index):
         """Median of the sky flats of one group, (ny, nx) float32."""
         return self.spool.get((index, "median"))
 
-    def master(self, index):
-        """Value, 1 sigma (ny, nx) float32 and quality bits (int16) of one group."""
-        value, flags = self.spool.get((index, "value")), self.spool.get((index, "flags"))
-        sigma = self.spool.get((index, "own"))
-        sigma *= self.ratio
-        sigma += self.spool.get((index, "common"))
+    def master(self, index, part):
+        """Value, 1 sigma float32 and quality bits (int16) of one group; part : slice of flat pixels."""
+        value, flags, sigma, common = (
+            self.spool.part((index, name), part) for name in ("value", "flags", "own", "common")
+        )
+        sigma *= self.ratio.reshape(-1)[part]
+        sigma += common
         np.sqrt(sigma, out=sigma)
         dq = np.zeros(value.shape, np.int16)
-        dq[self.noise.noisy] |= DQ.NOISY
+        dq[self.noisy.reshape(-1)[part]] |= DQ.NOISY
         dq[(flags & combine.SATURATED) != 0] |= DQ.SATURATED
         lost = ~np.isfinite(value)
         dq[lost] |= DQ.NO_DATA
         sigma[lost] = np.nan
         return value, sigma, dq
+
+
+def _flat(plane, pixels):
+    """Flat float32 view of a plane, or of a number for every pixel."""
+    plane = np.asarray(plane, np.float32)
+    return np.broadcast_to(plane, pixels) if plane.ndim == 0 else plane.reshape(-1)

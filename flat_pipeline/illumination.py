@@ -163,6 +163,7 @@ def write_illumination(config, record, found, cards, path):
             "RMSRES": (_finite(numbers.get("rms_residual")), "relative, bins around the model"),
         },
         uncert=found.sigma,
+        jobs=config.shared.jobs,
     )
     found.path = path
     record.add_product(path, "VIGNETTING", filter=found.filter, level=found.level)

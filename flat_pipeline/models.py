@@ -1,6 +1,5 @@
 """The flat model of each filter: masters side by side, the model as files, and the way back."""
 
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +10,7 @@ from utils.errors import InputError
 from utils.fits_io.mapped import drop_pages, native
 from utils.fits_io.product_reader import view_planes
 from utils.fits_io.products import DQ, header_from_inputs, write_product
+from utils.fits_io.workers import in_workers, shared_empty
 from utils.kernels import flat_model
 
 EQUATION = "flat(T, t) = A + B (T - T_REF) + C (t - E_REF)"
@@ -134,8 +134,8 @@ def design_of(masters, t_ref=None, exp_ref=None):
 def fit_masters(masters, design, jobs=1):
     """Fit all pixels: coeff (3, ny, nx), cov (6, ny, nx), reduced chi2 (ny, nx) float32, dq int16."""
     shape = masters.shape
-    coeff, cov = np.empty((3, *shape), np.float32), np.empty((6, *shape), np.float32)
-    chi2, dq = np.empty(shape, np.float32), np.zeros(shape, np.int16)
+    coeff, cov = shared_empty((3, *shape), np.float32), shared_empty((6, *shape), np.float32)
+    chi2, dq = shared_empty(shape, np.float32), shared_empty(shape, np.int16)
     terms = sum(design.fitted)
 
     def work(rows):
@@ -153,8 +153,7 @@ def fit_masters(masters, design, jobs=1):
         flagged[fit.n_used == 0] |= DQ.NO_DATA
         dq[rows] = flagged.reshape(part) | (np.bitwise_or.reduce(quality, axis=0) & np.int16(_KEPT))
 
-    with ThreadPoolExecutor(max(1, jobs)) as pool:
-        list(pool.map(work, masters.row_blocks()))
+    in_workers(lambda: work, masters.row_blocks(), jobs)
     return coeff, cov, chi2, dq
 
 
@@ -226,6 +225,7 @@ def write_model(config, record, masters, design, coeff, cov, chi2, dq, paths):
             uncert=np.sqrt(np.maximum(cov[number], 0.0)),
             dq=own,
             inputs=inputs,
+            jobs=config.shared.jobs,
         )
         record.add_product(path, f"FLAT_{term}", filter=masters.filter)
     path = record.claim(paths["cov"])
@@ -237,6 +237,7 @@ def write_model(config, record, masters, design, coeff, cov, chi2, dq, paths):
         cards=cards,
         dq=dq,
         extra=[("COV_AC", cov[4], "1/s"), ("COV_BC", cov[5], "1/(K s)"), ("CHI2_RED", chi2, "")],
+        jobs=config.shared.jobs,
     )
     record.add_product(path, "FLAT_COVARIANCE", filter=masters.filter)
 
@@ -283,17 +284,21 @@ class FlatModel:
             [own[kind] for kind in wanted],
         )
 
-    def block(self, temperature, exposure, rows):
-        """Flat at a temperature [degC] and exposure [s] in some rows: value and 1 sigma, (r, nx) float32."""
-        dt = np.float32(temperature - self.header["T_REF"])
-        de = np.float32(exposure - self.header["E_REF"])
+    def of_rows(self, rows):
+        """Return a function (temperature [degC], exposure [s]) -> value and 1 sigma of some rows, (r, nx) float32."""
         a, b, c = (plane[rows].astype(np.float32) for plane in self.terms)
         # In float64: the terms of the variance cancel.
         va, vb, vc = (np.square(plane[rows].astype(np.float64)) for plane in self.sigmas)
         ab, ac, bc = (plane[rows].astype(np.float64) for plane in self.mixed)
         drop_pages(*(plane[rows] for plane in (*self.terms, *self.sigmas, *self.mixed)))
-        variance = va + dt * dt * vb + de * de * vc + 2.0 * (dt * ab + de * ac + dt * de * bc)
-        return a + dt * b + de * c, np.sqrt(np.maximum(variance, 0.0)).astype(np.float32)
+
+        def at(temperature, exposure):
+            dt = np.float32(temperature - self.header["T_REF"])
+            de = np.float32(exposure - self.header["E_REF"])
+            variance = va + dt * dt * vb + de * de * vc + 2.0 * (dt * ab + de * ac + dt * de * bc)
+            return a + dt * b + de * c, np.sqrt(np.maximum(variance, 0.0)).astype(np.float32)
+
+        return at
 
     def evaluate(self, temperature, exposure):
         """Flat at a temperature [degC] and exposure [s]: value and 1 sigma, (ny, nx) float32."""
@@ -302,7 +307,7 @@ class FlatModel:
         step = max(1, (1 << 17) // nx)
         for top in range(0, ny, step):
             rows = slice(top, min(top + step, ny))
-            value[rows], sigma[rows] = self.block(temperature, exposure, rows)
+            value[rows], sigma[rows] = self.of_rows(rows)(temperature, exposure)
         return value, sigma
 
     def extrapolates(self, temperature, exposure):

@@ -96,7 +96,7 @@ def sample_variance(setting, base, value, scale_mean, scale_square):
     base : variance of a sample without light [ADU^2], number or (ny, nx).  value : combined normalised flat (ny, nx).
     scale_mean, scale_square : mean of 1 / level and of its square over the frames.  Returns (ny, nx) float32.
     """
-    light = np.maximum(np.nan_to_num(value), np.float32(0.0))
+    light = np.fmax(value, np.float32(0.0))
     light *= np.float32(setting.inverse_gain * scale_mean)
     light += np.asarray(base, np.float32) * np.float32(scale_square)
     return light
@@ -106,7 +106,7 @@ def base_variance(setting, source_variance, dark):
     """Variance of a sample without light [ADU^2]: read noise, rounding, shot noise of the dark current."""
     base = np.float32(setting.read_number) if source_variance is None else source_variance
     if dark is not None and setting.inverse_gain:
-        base = base + np.float32(setting.inverse_gain) * np.maximum(np.nan_to_num(dark), np.float32(0.0))
+        base = base + np.float32(setting.inverse_gain) * np.fmax(dark, np.float32(0.0))
     return base
 
 

@@ -9,6 +9,7 @@ from utils.domain import masters
 from utils.domain.dark_source import level_of
 from utils.fits_io.keywords import NO_FILTER
 from utils.fits_io.naming import label, unique_names
+from utils.fits_io.plane_writer import computed_planes
 from utils.fits_io.products import DQ, write_product
 from utils.kernels import noise
 
@@ -103,20 +104,13 @@ def write_master(record, config, combined, index, *, illumination, defects, card
     cards : of the set.
     """
     flat = combined.flats[index]
-    value, sigma, dq = combined.master(index)
-    if illumination is not None:
-        factor = illumination.factor()
-        with np.errstate(divide="ignore", invalid="ignore"):
-            value /= factor
-            sigma /= factor
-    dq |= defects
-    dq[(dq & DQ.DEAD) != 0] |= np.int16(DQ.DO_NOT_USE)
+    planes = _planes(combined, index, illumination, defects)
     frames = flat.frames
     path = record.claim(config.output_dir / MASTERS / f"{flat.name}.fits")
     levels = flat.levels
     write_product(
         path,
-        value,
+        planes["value"],
         prodtype="MASTER_FLAT",
         unit="",
         cards={
@@ -137,9 +131,10 @@ def write_master(record, config, combined, index, *, illumination, defects, card
                 "flat = FLATNORM x this x illum.",
             ),
         },
-        uncert=sigma,
-        dq=dq,
+        uncert=planes["sigma"],
+        dq=planes["dq"],
         inputs=frames.inputs(masters.input_datasums(frames, config.shared.jobs)),
+        jobs=config.shared.jobs,
     )
     record.add_product(
         path,
@@ -158,11 +153,30 @@ def sky_names(name, count):
     return [f"master_flat_sky_median{what}{tail}.fits" for what in ("", "_normalized")]
 
 
+def _planes(combined, index, illumination, defects):
+    """Value, 1 sigma and quality of one master, computed while they are written."""
+    bits = defects.reshape(-1)
+    light = None if illumination is None else illumination.value.reshape(-1)
+
+    def piece(part):
+        value, sigma, dq = combined.master(index, part)
+        if light is not None:
+            factor = light[part] * np.float32(illumination.level)
+            with np.errstate(divide="ignore", invalid="ignore"):
+                value /= factor
+                sigma /= factor
+        dq |= bits[part]
+        dq[(dq & DQ.DEAD) != 0] |= np.int16(DQ.DO_NOT_USE)
+        return {"value": value, "sigma": sigma, "dq": dq}
+
+    return computed_planes(defects.shape, {"value": np.float32, "sigma": np.float32, "dq": np.int16}, piece)
+
+
 def write_sky_median(record, config, combined, index, cards):
     """Write the median of the sky flats of one group, in ADU and normalised."""
     flat = combined.flats[index]
-    _, sigma, dq = combined.master(index)
     value = combined.sky_median(index)
+    _, sigma, dq = (one.reshape(value.shape) for one in combined.master(index, slice(0, value.size)))
     sigma *= np.float32(noise.median_factor(len(flat.frames)) if config.shared.combine != "median" else 1.0)
     frames, level = flat.frames, float(flat.levels.mean())
     names = sky_names(flat.name, len(combined.flats))
@@ -185,5 +199,6 @@ def write_sky_median(record, config, combined, index, cards):
             uncert=sigma * np.float32(scale),
             dq=dq,
             inputs=frames.inputs(sums),
+            jobs=config.shared.jobs,
         )
         record.add_product(path, "SKY_MEDIAN", filter=flat.filter)

@@ -105,6 +105,9 @@ def screen_flats(groups, config, source, record, progress=None):
         if not len(group):
             continue
         usable.append(group)
+        for entry, data_sum in zip(group.entries, taken.datasums, strict=True):
+            if entry["datasum"] is None:
+                entry["datasum"] = data_sum
         found, _ = screen.judge_rows(taken.zero, taken.frozen, limits)
         votes += [vote for index, vote in enumerate(taken.votes) if vote is not None and index not in found]
         exposures = [entry["exposure"] for entry in group.entries]

@@ -1,7 +1,6 @@
 """The model against every master, in-sample and with that master left out."""
 
 import math
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
@@ -11,6 +10,7 @@ from utils.fits_io.atomic import write_csv
 from utils.fits_io.frame_sample import spread_rows
 from utils.fits_io.naming import counted
 from utils.fits_io.products import write_product
+from utils.fits_io.workers import in_workers
 from utils.kernels import evaluation, flat_model
 from utils.kernels import groups as grouping
 
@@ -72,29 +72,26 @@ def _evaluate(masters, model, jobs):
     def work(rows):
         values, sigmas, dqs = masters.block(rows)
         left, spread = flat_model.left_out_residuals(values, sigmas, design)
-        found = []
+        synthetic_at, found = model.of_rows(rows), []
         for index in range(n):
             use = models.speaking(dqs[index]).reshape(-1)
             real, error = values[index].reshape(-1)[use], sigmas[index].reshape(-1)[use]
-            synthetic, own = model.block(masters.temperature[index], masters.exposure[index], rows)
+            synthetic, own = synthetic_at(masters.temperature[index], masters.exposure[index])
             residual = real - synthetic.reshape(-1)[use]
             # The residual of a datum of the fit scatters less than the datum, by the variance of the fit.
             variance = np.square(error) - np.square(own.reshape(-1)[use])
             known = variance > 1e-4 * np.square(error)
-            found.append(
-                (
-                    (real[known], residual[known], np.sqrt(variance[known])),
-                    (real, left[index][use], np.sqrt(np.square(error) + spread[index][use])),
-                )
-            )
+            both = evaluation.Comparison(), evaluation.Comparison()
+            both[0].add(real[known], residual[known], np.sqrt(variance[known]))
+            both[1].add(real, left[index][use], np.sqrt(np.square(error) + spread[index][use]))
+            found.append(both)
         return found
 
-    with ThreadPoolExecutor(max(1, jobs)) as pool:
-        # Added in the order of the rows: sums do not depend on the number of threads.
-        for found in pool.map(work, masters.row_blocks()):
-            for index, (own, left) in enumerate(found):
-                inside[index].add(*own)
-                outside[index].add(*left)
+    # Added in the order of the rows: sums do not depend on the number of workers.
+    for found in in_workers(lambda: work, masters.row_blocks(), jobs):
+        for index, (own, left) in enumerate(found):
+            inside[index].merge(own)
+            outside[index].merge(left)
     return [_row(masters, index, inside[index], outside[index]) for index in range(n)]
 
 
@@ -156,6 +153,7 @@ def _maps(config, record, masters, model, index, pictures):
                 uncert=error if kind == "synthetic" else None,
                 dq=dq,
                 inputs=inputs,
+                jobs=config.shared.jobs,
             )
             record.add_product(path, f"EVALUATION_{kind.upper()}")
     if pictures:

@@ -14,6 +14,9 @@ from utils.fits_io.frame_stack import FrameStack
 from utils.fits_io.naming import counted
 from utils.fits_io.spool import ArraySpool
 
+PROGRAM_BYTES, PIXEL_BYTES = 200 << 20, 90
+"""Memory of the program and its packages, and of the planes that are worked on, for each pixel."""
+
 
 def run(config, context):
     """Combine.
@@ -29,7 +32,7 @@ def run(config, context):
         if start is not None:
             groups, context.setting = frame_files.load_groups(record, record.products(start))
             context.flats = [flat for flat, _ in groups]
-        spool = context.stack.enter_context(ArraySpool(config.output_dir))
+        spool = context.stack.enter_context(ArraySpool(config.output_dir, _room(config, context)))
         combined = CombinedFlats(config, context.setting, spool)
         flats = context.flats
         known = illumination.load_illuminations(frame_files.listed(record, "VIGNETTING")) if start else {}
@@ -49,6 +52,12 @@ def run(config, context):
         step.summary = (
             f"{counted(len(combined.flats), 'group')} of {counted(frames, 'frame')} ({config.shared.combine})"
         )
+
+
+def _room(config, context):
+    """Memory [bytes] for what waits: what the limit leaves beside the program and the planes that are worked on."""
+    ny, nx = context.flats[0].frames.images[0].shape
+    return max(0, config.shared.memory_limit - PROGRAM_BYTES - PIXEL_BYTES * ny * nx)
 
 
 def _add_raw(config, context, combined, flat):

@@ -37,6 +37,8 @@ def run(config, context):
             )
             if combined.sky:
                 write_sky_median(record, config, combined, index, {**cards, **judged[name].cards()})
+        combined.spool.close()
+        context.combined = None
         record.value("scatter over the noise model", combined.excess, section="Frames")
         what = "pixel response" if found else "response and illumination"
         step.summary = f"{counted(len(combined.flats), 'master')} ({what})"
@@ -49,7 +51,7 @@ def _judge(config, record, combined, name, found):
         with np.errstate(divide="ignore", invalid="ignore"):
             flat = flat / factor
             sigma = sigma / factor
-    judged = defects.judge_pixels(flat, sigma, combined.noise.noisy, config)
+    judged = defects.judge_pixels(flat, sigma, combined.noisy, config)
     section, of = "Master flats", of_filter(name)
     record.value(f"PRNU{of}", 100 * judged.prnu.value, "percent", 100 * judged.prnu.error, section=section)
     for word, number in judged.counts().items():

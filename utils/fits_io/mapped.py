@@ -5,6 +5,9 @@ import mmap
 
 import numpy as np
 
+AROUND = 1 << 16
+"""Linux maps pages of so many bytes around one that is asked for: they are given back too."""
+
 
 def drop_pages(*arrays):
     """Give back the memory of arrays, or parts of them, that view a mapped file; read again they are as before.
@@ -18,9 +21,11 @@ def drop_pages(*arrays):
             continue
         start = np.frombuffer(whole, np.uint8).__array_interface__["data"][0]
         first = array.__array_interface__["data"][0] - start
-        aligned = first - first % mmap.PAGESIZE
+        aligned = max(0, first - AROUND)
+        aligned -= aligned % mmap.PAGESIZE
+        end = min(len(whole), first + array.nbytes + AROUND)
         with contextlib.suppress(OSError):
-            whole.madvise(mmap.MADV_DONTNEED, aligned, first + array.nbytes - aligned)
+            whole.madvise(mmap.MADV_DONTNEED, aligned, end - aligned)
 
 
 def native(plane):

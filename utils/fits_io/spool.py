@@ -1,4 +1,4 @@
-"""Arrays that wait on disk for a later pass, in one unnamed temporary file: memory does not grow with their number."""
+"""Arrays that wait for a later pass: in memory as far as that is allowed, further ones in one unnamed temporary file."""
 
 import math
 import os
@@ -13,11 +13,12 @@ class ArraySpool:
     """Append-only store of arrays; a context manager, the file vanishes with it.
 
     folder : where the temporary file lives (the output folder: the disk that is meant to be filled).
+    memory : bytes of arrays that are kept as they are, not copied: whoever puts one must not change it later.
     """
 
-    def __init__(self, folder):
+    def __init__(self, folder, memory=0):
         self._folder = folder
-        self._places = {}
+        self._places, self._kept, self._room = {}, {}, memory
 
     def __enter__(self):
         self._folder.mkdir(parents=True, exist_ok=True)
@@ -26,11 +27,23 @@ class ArraySpool:
         return self
 
     def __exit__(self, *exc):
+        self.close()
+
+    def close(self):
+        """Forget all arrays and give their memory back."""
+        self._places.clear()
+        self._kept.clear()
         self._file.close()
 
     def put(self, key, array):
         """Store an array under a key (any hashable).  Raises OutputError on a full disk."""
         array = np.ascontiguousarray(array)
+        if key in self._kept:
+            self._room += self._kept.pop(key).nbytes
+        if array.nbytes <= self._room:
+            self._room -= array.nbytes
+            self._kept[key] = array
+            return
         try:
             place = self._file.seek(0, 2)
             view = memoryview(array).cast("B")
@@ -45,6 +58,8 @@ class ArraySpool:
 
     def get(self, key):
         """Return a fresh copy of the array stored under the key."""
+        if key in self._kept:
+            return self._kept[key].copy()
         place, dtype, shape = self._places[key]
         self._file.seek(place)
         array = np.empty(shape, dtype)
@@ -57,7 +72,9 @@ class ArraySpool:
         return array
 
     def part(self, key, part):
-        """Return a copy of some of the array under the key, by a slice of its flat elements; threads may call it."""
+        """Return a copy of some of the array under the key, by a slice of its flat elements; workers may call it."""
+        if key in self._kept:
+            return self._kept[key].reshape(-1)[part].copy()
         place, dtype, shape = self._places[key]
         start, stop, _ = part.indices(math.prod(shape))
         array = np.empty(stop - start, dtype)
