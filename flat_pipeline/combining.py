@@ -116,7 +116,9 @@ class CombinedFlats:
         factor = np.float32(median_variance_factor(self.options.method, n))
         ratio, own, common = (shared_empty(shape, np.float32) for _ in range(3))
         ratios, owns, commons = (one.reshape(-1) for one in (ratio, own, common))
-        values, variances, counts = (one.reshape(-1) for one in (result.value, result.variance, result.n_used))
+        values, variances, counts = (
+            one.reshape(-1) for one in (result.value, result.variance, result.n_used)
+        )
         base, pedestal = (_flat(one, values.size) for one in (stack.base, stack.common))
 
         def piece(part):

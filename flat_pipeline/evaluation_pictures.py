@@ -23,9 +23,17 @@ def draw(record, path, figure, caption, section):
 
 
 def draw_maps(record, folder, name, header, maps):
-    """Difference, absolute error and error in percent of one master."""
+    """Difference, absolute error and error in percent of one master; maps : kind -> `ComputedPlane`."""
     from flat_pipeline import figures
+    from utils.application.figure_style import BlockMeans
 
+    means = {kind: BlockMeans(maps[kind].shape) for kind in ("diff", "mae", "mape")}
+    ny, nx = maps["diff"].shape
+    for rows in means["diff"].strips():
+        part = slice(rows.start * nx, min(rows.stop, ny) * nx)
+        for kind, one in means.items():
+            one.add(maps[kind][part].reshape(-1, nx))
+    maps = {kind: one.small() for kind, one in means.items()}
     at = f"{header['FILTER']}, {celsius(header['TEMP'])}, {header['EXPTIME']:g} s"
     drawn = {
         "diff": figures.difference_map(maps["diff"], f"Master − model, {at}"),

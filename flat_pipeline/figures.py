@@ -99,7 +99,6 @@ def radial_profile(flat, model, centre, usable, name):
     rings = np.split(order, np.cumsum(count)[:-1])
 
     def middle(values):
-        # Medians: dust and defects do not speak for their annulus.
         return np.array([np.median(values[ring]) if ring.size else np.nan for ring in rings])
 
     at, expected = middle(radius), middle(fitted)

@@ -64,8 +64,8 @@ class Masters:
         values = np.stack([np.asarray(plane[rows], np.float32) for plane in self.values])
         sigmas = np.stack([np.asarray(plane[rows], np.float32) for plane in self.sigmas])
         dqs = np.stack([np.asarray(plane[rows], np.int16) for plane in self.dqs])
-        if isinstance(rows, slice):
-            drop_pages(*(plane[rows] for plane in (*self.values, *self.sigmas, *self.dqs)))
+        for plane in (*self.values, *self.sigmas, *self.dqs):
+            drop_pages(plane[rows] if isinstance(rows, slice) else plane)
         values[(dqs & _LOST) != 0] = np.nan
         return values, sigmas, dqs
 

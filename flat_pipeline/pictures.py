@@ -7,7 +7,7 @@ from flat_pipeline.evaluation_pictures import draw
 from flat_pipeline.frame_files import listed
 from flat_pipeline.products import filter_names
 from utils.fits_io.product_reader import read_plane, read_product
-from utils.kernels import pixel_response
+from utils.kernels import flat_bins, pixel_response
 
 FIGURES = "figures"
 _BINS_OF_PRNU = 512
@@ -18,17 +18,22 @@ def draw_all(config, record, context):
     kinds = {ref.prodtype for ref in listed(record)}
     if context.flats and all(flat.levels is not None for flat in context.flats):
         _draw_levels(config, record, context.flats)
-    known = illumination.load_illuminations(listed(record, "VIGNETTING"))
+    known = {ref.facts["filter"]: ref for ref in listed(record, "VIGNETTING")}
     names = filter_names(known)
-    for name, found in known.items():
-        _draw_illumination(config, record, found, names[name])
+    for name in known:
+        _draw_illumination(config, record, _load(known, name), names[name])
     if "MASTER_FLAT" in kinds:
         filters = models.open_masters(record)
         names = filter_names([masters.filter for masters in filters])
         for masters in filters:
-            _draw_masters(config, record, masters, known.get(masters.filter), names[masters.filter])
+            _draw_masters(config, record, masters, _load(known, masters.filter), names[masters.filter])
     if "FLAT_A" in kinds:
         _draw_model(config, record)
+
+
+def _load(known, name):
+    """Illumination of a filter from its file, None where there is none."""
+    return illumination.load_illuminations([known[name]])[name] if name in known else None
 
 
 def _draw_levels(config, record, flats):
@@ -71,7 +76,9 @@ def _draw_masters(config, record, masters, found, spelled):
         draw(record, folder / f"profiles_{stem}.png", figure, "profiles", "Master flats")
         if found is not None and index == count // 2:
             centre = _centre(found, value.shape)
-            figure = figures.radial_profile(flat, model, centre, good, masters.filter)
+            # The flat in units of the model has the relative error of the master.
+            even = _without_dust(flat, sigma * (model if corrected else 1.0 / found.level), model, good)
+            figure = figures.radial_profile(flat, model, centre, even, masters.filter)
             path = folder / f"radial_profile_{spelled}.png"
             draw(record, path, figure, "radial_profile", "Illumination")
 
@@ -87,6 +94,17 @@ def _draw_histogram(record, path, value, sigma, good, name):
         ratio = value / pixel_response.local_median(value, good)
     figure = figures.response_histogram(ratio[good], measured.value, measured.error, measured.noise, name)
     draw(record, path, figure, "response_histogram", "Master flats")
+
+
+def _without_dust(flat, sigma, model, usable):
+    """Usable pixels outside of the bins that the fit of the illumination leaves out, (ny, nx) bool."""
+    bins = flat_bins.bin_flat(np.where(usable, flat, np.float32(np.nan)), sigma, model)
+    x, y = (centre.astype(int) for centre in (bins.x, bins.y))
+    # Centres lie on pixels, or in the middle between four of them.
+    x1, y1 = (np.ceil(centre).astype(int) for centre in (bins.x, bins.y))
+    left_out = flat_bins.spoiled(bins, 0.5 * (model[y, x] + model[y1, x1]))
+    blocks = np.repeat(np.repeat(left_out, bins.size, axis=0), bins.size, axis=1)
+    return usable & ~blocks[: flat.shape[0], : flat.shape[1]]
 
 
 def _centre(found, shape):

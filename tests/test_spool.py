@@ -75,3 +75,23 @@ def test_other_errors_are_not_hidden(tmp_path, monkeypatch):
         monkeypatch.setattr(spool, "_file", FullDisk(spool._file, errno.EIO))
         with pytest.raises(OSError, match="Input/output error"):
             spool.put("x", np.zeros(3))
+
+
+def test_what_fits_stays_in_memory(tmp_path):
+    rng = np.random.default_rng(2)
+    arrays = {n: rng.normal(0, 1, (10, 25)) for n in range(4)}
+    with ArraySpool(tmp_path, memory=2 * arrays[0].nbytes) as memory, ArraySpool(tmp_path) as disk:
+        for key, array in arrays.items():
+            memory.put(key, array)
+            disk.put(key, array)
+        assert os.fstat(memory._file.fileno()).st_size == 2 * arrays[0].nbytes
+        memory.put(0, arrays[3])  # in the room of the old one
+        assert os.fstat(memory._file.fileno()).st_size == 2 * arrays[0].nbytes
+        disk.put(0, arrays[3])
+        for key in arrays:
+            np.testing.assert_array_equal(memory.get(key), disk.get(key))
+            part = memory.part(key, slice(31, 77))
+            np.testing.assert_array_equal(part, disk.part(key, slice(31, 77)))
+            part[:] = 0
+            memory.get(key)[:] = 0
+            np.testing.assert_array_equal(memory.get(key), arrays[3 if key == 0 else key])

@@ -8,7 +8,9 @@ from flat_pipeline import models
 from flat_pipeline.products import EVALUATION
 from utils.fits_io.atomic import write_csv
 from utils.fits_io.frame_sample import spread_rows
+from utils.fits_io.mapped import drop_pages, native
 from utils.fits_io.naming import counted
+from utils.fits_io.plane_writer import computed_planes
 from utils.fits_io.products import write_product
 from utils.fits_io.workers import in_workers
 from utils.kernels import evaluation, flat_model
@@ -125,16 +127,32 @@ def _at_end(values, index, tolerance):
 
 def _maps(config, record, masters, model, index, pictures):
     """Maps of one master as FITS and PNG, as far as they are wanted."""
-    head = masters.headers[index]
-    real, sigma, dq = masters.one(index)
-    synthetic, error = model.evaluate(head["TEMP"], head["EXPTIME"])
-    np.hypot(sigma, error, out=sigma)
-    difference = real - synthetic
-    maps = {
-        "diff": (difference, ""),
-        "mae": (np.abs(difference), ""),
-        "mape": (evaluation.percentage_error(real, difference, sigma).astype(np.float32), "percent"),
-    }
+    head, dq = masters.headers[index], masters.dqs[index]
+    kinds = dict.fromkeys((*MAPS, "synthetic", "error"), np.float32)
+    nx = masters.shape[1]
+
+    def piece(part):
+        # Whole rows around the pixels: that is how model and masters are read.
+        top = part.start // nx
+        rows = slice(top, -(-part.stop // nx))
+        own = slice(part.start - top * nx, part.stop - top * nx)
+        real, sigma = (
+            plane[rows].astype(np.float32) for plane in (masters.values[index], masters.sigmas[index])
+        )
+        synthetic, error = model.of_rows(rows)(head["TEMP"], head["EXPTIME"])
+        difference = real - synthetic
+        percent = evaluation.percentage_error(real, difference, np.hypot(sigma, error))
+        maps = {
+            "diff": difference,
+            "mae": np.abs(difference),
+            "mape": percent,
+            "synthetic": synthetic,
+            "error": error,
+        }
+        drop_pages(masters.values[index][rows], masters.sigmas[index][rows])
+        return {name: one.reshape(-1)[own] for name, one in maps.items()}
+
+    planes = computed_planes(masters.shape, kinds, piece)
     name = masters.paths[index].stem
     folder = config.output_dir / EVALUATION
     if config.save_eval_fits:
@@ -142,16 +160,16 @@ def _maps(config, record, masters, model, index, pictures):
         cards |= {"MODEL": (models.EQUATION, "what the master is compared with")}
         cards |= {"EXTRAP": (model.extrapolates(head["TEMP"], head["EXPTIME"]), "outside the fitted range")}
         inputs = [{"file": masters.paths[index].name, "datasum": head.get("DATASUM")}]
-        for kind, (image, unit) in {**maps, "synthetic": (synthetic, "")}.items():
+        for kind, unit in (("diff", ""), ("mae", ""), ("mape", "percent"), ("synthetic", "")):
             path = record.claim(folder / f"{name}_{kind}.fits")
             write_product(
                 path,
-                image,
+                planes[kind],
                 prodtype=f"EVALUATION_{kind.upper()}",
                 unit=unit,
                 cards=cards,
-                uncert=error if kind == "synthetic" else None,
-                dq=dq,
+                uncert=planes["error"] if kind == "synthetic" else None,
+                dq=native(dq),
                 inputs=inputs,
                 jobs=config.shared.jobs,
             )
@@ -159,7 +177,7 @@ def _maps(config, record, masters, model, index, pictures):
     if pictures:
         from flat_pipeline.evaluation_pictures import draw_maps
 
-        draw_maps(record, folder, name, head, {kind: image for kind, (image, _) in maps.items()})
+        draw_maps(record, folder, name, head, planes)
 
 
 _FROM_MASTER = (

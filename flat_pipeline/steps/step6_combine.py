@@ -45,6 +45,7 @@ def run(config, context):
                 combined.add(frame_files.file_stack(record, flat, factor))
                 continue
             _add_raw(config, context, combined, flat)
+        context.dark = None  # its planes are not wanted any more
         combined.finish()
         context.combined = combined
         mean_flats.write(context)

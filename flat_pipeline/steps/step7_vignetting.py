@@ -33,7 +33,8 @@ def run(config, context):
     with record.step("vignetting") as step:
         names = list(flats)
         summary = {}
-        for name, mean in flats.items():
+        for name, make in flats.items():
+            mean = make()
             found = illumination.find_illumination(config, name, mean)
             path = illumination.illumination_path(config, name, names)
             illumination.write_illumination(config, record, found, mean.cards, path)

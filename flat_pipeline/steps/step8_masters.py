@@ -39,9 +39,15 @@ def run(config, context):
                 write_sky_median(record, config, combined, index, {**cards, **judged[name].cards()})
         combined.spool.close()
         context.combined = None
+        words = "pixel response" if found else "response and illumination"
+        context.illumination = {}
         record.value("scatter over the noise model", combined.excess, section="Frames")
-        what = "pixel response" if found else "response and illumination"
-        step.summary = f"{counted(len(combined.flats), 'master')} ({what})"
+        if config.flat_type == "satellite" and record.mode == "full_no_vignetting":
+            record.warn(
+                "satellite flats in --mode full_no_vignetting: the pattern of the lamps stays in the masters with the"
+                " vignetting; --mode full divides it out"
+            )
+        step.summary = f"{counted(len(combined.flats), 'master')} ({words})"
 
 
 def _judge(config, record, combined, name, found):

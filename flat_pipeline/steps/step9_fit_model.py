@@ -22,6 +22,7 @@ def run(config, context):
             fit = models.fit_masters(masters, design, config.shared.jobs)
             models.write_model(config, record, masters, design, *fit, paths[masters.filter])
             _say(record, masters, design, *fit)
+            del fit  # before that of the next filter
         step.summary = f"model of {counted(len(filters), 'filter')}"
 
 

@@ -18,6 +18,7 @@ from utils.domain.screening import screen_groups
 from utils.errors import InputError
 from utils.fits_io.naming import label
 from utils.fits_io.products import DQ
+from utils.fits_io.workers import over_pixels, shared_empty
 from utils.kernels import screen
 
 SATURATED_FRACTION = 0.2
@@ -174,17 +175,24 @@ class DarkSource:
     def _of_model(self, temperature, exposure):
         model = self.model
         two = model.e_max > model.e_min
-        rate, sigma, dq = model.evaluate(temperature, exposure if two else 1.0)
-        t = np.float32(exposure)
-        dark = rate * t
-        if model.offset:
-            dark += np.float32(model.offset)
         level, error, _ = self._bias_at(temperature)
-        value = level + dark
-        # An error that all pixels share moves the level of the flat, not its pixels against each other.
-        variance = np.square(sigma * t) + np.square(error)
-        value[(dq & LOST) != 0] = np.nan
-        growth = level_of(dark * model.params[1])
+        dark, value, variance = (shared_empty(self.shape, np.float32) for _ in range(3))
+        levels, errors, lost = (one.reshape(-1) for one in (level, error, model.dq))
+        darks, values, variances = (one.reshape(-1) for one in (dark, value, variance))
+        t, offset = np.float32(exposure), np.float32(model.offset)
+
+        def piece(part):
+            rate, sigma = model.at(part, temperature, exposure if two else 1.0)
+            np.multiply(rate, t, out=darks[part])
+            darks[part] += offset
+            np.add(levels[part], darks[part], out=values[part])
+            # An error that all pixels share moves the level of the flat, not its pixels against each other.
+            variances[part] = np.square(sigma * t) + np.square(errors[part])
+            values[part][(lost[part] & LOST) != 0] = np.nan
+
+        over_pixels(piece, dark.size, self.options.jobs)
+        model.rest()
+        growth = level_of(sampled(dark) * sampled(model.params[1]))
         return Pedestal(
             value,
             variance,
@@ -258,8 +266,12 @@ class DarkSource:
 
 def level_of(plane):
     """Median of a plane from a regular sample of its pixels."""
-    flat = plane.reshape(-1)[:: max(1, plane.size // LEVEL_PIXELS)]
-    return float(np.nanmedian(flat))
+    return float(np.nanmedian(sampled(plane)))
+
+
+def sampled(plane):
+    """Regular sample of the pixels of a plane."""
+    return plane.reshape(-1)[:: max(1, plane.size // LEVEL_PIXELS)]
 
 
 def find_source(

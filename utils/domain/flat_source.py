@@ -57,6 +57,11 @@ class Flat:
                     f"{beside}: {light_header.get('PRODTYPE')} of shape {own['PRIMARY'].shape}, expected the illumination"
                     f" of {path}, shape {planes['PRIMARY'].shape}"
                 )
+            if header.get("VIGNSUM") not in (None, light_header.get("DATASUM")):
+                raise InputError(
+                    f"{beside}: DATASUM {light_header.get('DATASUM')}, expected {header['VIGNSUM']} as {path} was divided"
+                    " by another illumination: make that master anew with --mode make_master or full"
+                )
             light, sigma = own["PRIMARY"], own.get("UNCERT")
         level = float(header.get("FLATNORM") or 1.0)
         return cls(planes["PRIMARY"], planes["UNCERT"], planes["DQ"], light, sigma, level, header, path)
