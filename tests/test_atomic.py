@@ -120,6 +120,12 @@ def test_a_file_in_the_way_of_a_folder_and_a_folder_in_the_way_of_a_file(tmp_pat
     assert sorted(os.listdir(tmp_path)) == ["file", "folder"]
 
 
+@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="no /proc here")
+def test_a_folder_that_the_system_does_not_let_be_made():
+    with pytest.raises(RefusedOutputError, match="/proc/new/deep: the system lets no folder be made there"):
+        write_text("/proc/new/deep/out.txt", "x")
+
+
 def test_an_unreadable_input_is_not_taken_for_the_output(tmp_path):
     (tmp_path / "input").mkdir()
     with pytest.raises(IsADirectoryError, match="Is a directory"), atomic_path(tmp_path / "out.txt"):

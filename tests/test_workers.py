@@ -1,8 +1,13 @@
 """Parts of work in forked processes: all results, in order, whatever the number of processes; errors come through."""
 
+import errno
 import os
 import signal
+import subprocess
+import sys
+import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -93,7 +98,14 @@ def test_an_error_that_cannot_be_pickled_is_told():
         in_workers(lambda: work, range(20), 2)
 
 
-def test_a_killed_process_is_no_success():
+@pytest.mark.parametrize(
+    ("number", "error", "words"),
+    [
+        (signal.SIGKILL, ScarceError, "ended before its work was done: killed; expected more memory"),
+        (signal.SIGSEGV, RuntimeError, r"ended before its work was done \(SIGSEGV\)"),
+    ],
+)
+def test_a_killed_process_is_no_success(number, error, words):
     if not workers.FORKS:
         pytest.skip("no fork here")
     parent = os.getpid()
@@ -101,10 +113,12 @@ def test_a_killed_process_is_no_success():
     def work(part):
         time.sleep(0.005)
         if os.getpid() != parent:
-            os.kill(os.getpid(), signal.SIGKILL)
+            signal.signal(number, signal.SIG_DFL) if number != signal.SIGKILL else None
+            os.kill(os.getpid(), number)
 
-    with pytest.raises(ScarceError, match="ended before its work was done: killed; expected more memory"):
+    with pytest.raises(error, match=words):
         in_workers(lambda: work, range(20), 2)
+    assert_nobody_left()
 
 
 def test_a_process_that_leaves_is_a_bug():
@@ -119,3 +133,134 @@ def test_a_process_that_leaves_is_a_bug():
 
     with pytest.raises(RuntimeError, match=r"ended before its work was done \(7\)"):
         in_workers(lambda: work, range(20), 2)
+    assert_nobody_left()
+
+
+def assert_nobody_left():
+    with pytest.raises(ChildProcessError):
+        os.waitpid(-1, os.WNOHANG)
+
+
+@pytest.mark.parametrize("possible", [0, 1])
+def test_fewer_processes_where_the_system_lets_no_more_be(monkeypatch, caplog, possible):
+    if not workers.FORKS:
+        pytest.skip("no fork here")
+    fork, forked = os.fork, []
+
+    def limited():
+        if len(forked) == possible:
+            raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+        forked.append(1)
+        return fork()
+
+    monkeypatch.setattr(os, "fork", limited)
+    before = len(os.listdir("/proc/self/fd"))
+    assert in_workers(lambda: lambda part: -part, range(50), 3) == [-k for k in range(50)]
+    assert f"{possible + 1} of 3 processes at work: Resource temporarily unavailable" in caplog.text
+    assert len(os.listdir("/proc/self/fd")) == before
+    assert_nobody_left()
+
+
+@pytest.mark.parametrize("where", ["fork", "close", "waitpid", "kill", "read", "write"])
+@pytest.mark.parametrize("which", [0, 1, 2])
+def test_ctrl_c_in_any_call_of_the_system_ends_the_work_and_leaves_nobody(monkeypatch, where, which):
+    """The signal arrives in this process as soon as the call returns; a second one while it cleans up."""
+    if not workers.FORKS:
+        pytest.skip("no fork here")
+    original, parent, calls = getattr(os, where), os.getpid(), []
+
+    def disturbed(*args):
+        result = original(*args)
+        if os.getpid() == parent:
+            calls.append(1)
+            if len(calls) >= which + 1:
+                signal.raise_signal(signal.SIGINT)
+        return result
+
+    def work(part):
+        time.sleep(0.002)
+        if (where, part, os.getpid()) == ("kill", 3, parent):
+            signal.raise_signal(signal.SIGINT)  # Only what is interrupted kills.
+
+    before = len(os.listdir("/proc/self/fd"))
+    monkeypatch.setattr(os, where, disturbed)
+
+    def several_times():  # Some calls come once each time.
+        for _ in range(20):
+            in_workers(lambda: work, range(30), 3)
+
+    with pytest.raises(KeyboardInterrupt):
+        several_times()
+    monkeypatch.undo()
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert len(os.listdir("/proc/self/fd")) == before
+    assert_nobody_left()
+
+
+def test_processes_are_forked_when_nothing_is_done_aside():
+    """The import of matplotlib holds locks that a forked process would wait for."""
+    if not workers.FORKS:
+        pytest.skip("no fork here")
+    running = threading.Event()
+
+    def slow():
+        running.set()
+        time.sleep(0.2)
+        running.clear()
+
+    workers.aside(slow)
+    assert running.wait(5)
+    assert in_workers(lambda: lambda part: running.is_set(), range(6), 3) == [False] * 6
+
+
+PROGRAM = """
+import logging, sys
+import numpy as np
+from utils.application.command import run_command
+from utils.application.figure_style import import_ahead
+from utils.application.log import LOGGER, setup_logging
+from utils.fits_io.workers import in_workers
+
+def work(part):
+    return float(np.arange(2000.0).sum())
+
+def main(argv):
+    setup_logging(-1)
+    print("ready", flush=True)
+    import_ahead()
+    for _ in range(100_000):
+        in_workers(lambda: work, range(6), 3)
+        LOGGER.debug("a step")
+
+sys.exit(run_command(main))
+"""
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_run_ends_at_ctrl_c_whenever_it_comes(seed):
+    """To the process alone as `kill -INT` does, or to its whole group as a terminal does; SIGTERM alike."""
+    if not workers.FORKS:
+        pytest.skip("no fork here")
+    random = np.random.default_rng(seed)
+    number, status, word = (
+        (signal.SIGTERM, 143, "terminated") if seed % 3 == 2 else (signal.SIGINT, 130, "interrupted")
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", PROGRAM],
+        cwd=Path(__file__).parents[1],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        assert process.stdout.readline() == "ready\n"
+        time.sleep(random.uniform(0, 0.5))
+        (os.killpg if seed % 2 else os.kill)(process.pid, number)
+        try:
+            _, said = process.communicate(timeout=20)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
+    assert (process.returncode, said) == (status, f"error: {word}, nothing half-written is left\n")
+    with pytest.raises(ProcessLookupError):
+        os.killpg(process.pid, 0)

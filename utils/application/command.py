@@ -1,13 +1,15 @@
 """The frame of every command: errors become one line and an exit status, whatever happens.
 
-Status: 0 all made, 1 something named is missing, 2 refused, 3 a bug, 130 Ctrl-C.
+Status: 0 all made, 1 something named is missing, 2 refused, 3 a bug, 130 Ctrl-C, 143 SIGTERM.
 """
 
 import contextlib
 import ctypes
 import errno
 import os
+import signal
 import sys
+import threading
 import time
 import traceback
 
@@ -19,6 +21,7 @@ from utils.version import __version__
 REFUSED = 2
 BUG = 3
 INTERRUPTED = 130
+TERMINATED = 143
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 _LARGE_BLOCK = 4 << 20
 _KEPT_FREE = 64 << 20
@@ -32,28 +35,34 @@ _SCARCE = {
 }
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM came: the run ends as with Ctrl-C."""
+
+
 def run_command(function, argv=None):
     """Call ``function(argv)``, which returns an exit status or None (0), and return the command's status.
 
     argv : list of arguments without the program's name; default sys.argv[1:].
     A CalibrationError is one line on stderr and its status; a full disk, or too little memory, 1, a read-only place 2;
-    Ctrl-C 130; a closed pipe ends quietly with 1. Anything else is a bug: the traceback goes to the log file, else to
+    Ctrl-C 130, SIGTERM 143; a closed pipe ends quietly with 1. Anything else is a bug: the traceback goes to the log file, else to
     ``crash.log`` in the output folder, else to stderr, one line asks for a report, and the status is 3.
     """
     argv = sys.argv[1:] if argv is None else list(argv)
     _return_freed_maps()
     _say_anything()
     try:
-        status = int(function(argv) or 0)
-        sys.stdout.flush()
+        with _terminable():
+            status = int(function(argv) or 0)
+            sys.stdout.flush()
     except CalibrationError as error:
         _say(str(error))
         status = error.status
     except SystemExit as leave:  # argparse: --help, --version, a wrong option
         status = _exit_status(leave.code)
-    except KeyboardInterrupt:
-        _say("interrupted, nothing half-written is left")
-        status = INTERRUPTED
+    except KeyboardInterrupt as interrupt:
+        terminated = isinstance(interrupt, Terminated)
+        _say(f"{'terminated' if terminated else 'interrupted'}, nothing half-written is left")
+        status = TERMINATED if terminated else INTERRUPTED
     except BrokenPipeError:
         status = 1  # the reader has gone, as in `... | head`: nobody to tell
     except OSError as error:
@@ -95,6 +104,24 @@ def _for_want_of_memory(error):
             word in text for word in ("failed to map segment", "cannot allocate", "can't start new thread")
         )
     )
+
+
+@contextlib.contextmanager
+def _terminable():
+    """Raise `Terminated` at SIGTERM, where it would end the process at once."""
+    ours = threading.current_thread() is threading.main_thread()
+    if not ours or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _terminate(number, frame):
+    raise Terminated
 
 
 def _return_freed_maps():

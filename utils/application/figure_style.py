@@ -7,12 +7,12 @@ import contextlib
 import functools
 import gc
 import struct
-import threading
 import zlib
 from dataclasses import dataclass
 
 import numpy as np
 
+from utils.fits_io.workers import aside
 from utils.kernels.pieces import in_pieces
 
 DPI = 120
@@ -65,14 +65,14 @@ STYLE = {
 
 
 def import_ahead():
-    """Import matplotlib in a thread, while the steps before the first figure wait for the disk."""
+    """Import matplotlib in a thread, while the steps before the first figure wait for the disk; no fork meanwhile."""
 
     def load():
         with contextlib.suppress(ImportError):  # the first figure says so
             import matplotlib.backends.backend_agg
             import matplotlib.figure  # noqa: F401
 
-    threading.Thread(target=load, name="import of matplotlib").start()
+    aside(load)
 
 
 def styled(function):

@@ -8,7 +8,7 @@ import logging
 import sys
 import time
 
-from utils.fits_io.atomic import output_error
+from utils.fits_io.atomic import make_folder, output_error
 
 LOGGER = logging.getLogger("calibration")
 _SECONDS_BETWEEN_LINES = 10.0
@@ -40,7 +40,7 @@ def setup_logging(verbosity=0, log_file=None):
     LOGGER.setLevel(logging.DEBUG if verbosity > 0 else logging.INFO)
     if log_file is not None:
         try:
-            log_file.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(log_file.parent)
             handler = logging.FileHandler(log_file, encoding="utf-8", errors="backslashreplace")
         except OSError as error:
             known = output_error(error, log_file)
@@ -93,6 +93,7 @@ def progress(iterable, total, what):
     elif sys.stderr.isatty():
         from tqdm import tqdm
 
+        tqdm.monitor_interval = 0  # No thread of its own: processes are forked meanwhile.
         yield from tqdm(iterable, total=total, desc=what, file=sys.stderr, leave=False)
     else:
         last = time.monotonic()

@@ -12,7 +12,7 @@ import os
 from pathlib import Path
 
 from utils.application.product_list import UNFINISHED, check_entry
-from utils.fits_io.atomic import RefusedOutputError, output_error
+from utils.fits_io.atomic import RefusedOutputError, make_folder, output_error
 
 try:
     import fcntl
@@ -65,7 +65,7 @@ class Journal:
     def __init__(self, output_dir):
         self.path = Path(output_dir) / JOURNAL
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(self.path.parent)
             self._file = self._open()
         except OSError as error:
             known = output_error(error, self.path.parent)

@@ -46,6 +46,14 @@ def output_error(error, path):
     return None
 
 
+def make_folder(folder):
+    """Make a folder with its parents; RefusedOutputError where the system has none there, as below /proc."""
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+    except FileNotFoundError as error:
+        raise RefusedOutputError(f"{folder}: the system lets no folder be made there") from error
+
+
 @contextmanager
 def atomic_path(path):
     """Give a temporary path beside ``path``: renamed to ``path`` on success, removed on any failure.
@@ -56,7 +64,7 @@ def atomic_path(path):
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         try:
             yield temporary
             os.replace(temporary, path)

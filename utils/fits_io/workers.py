@@ -5,6 +5,8 @@ one thread.  Forked processes see the arrays of their parent as they are, write 
 it (`shared_empty`), and send back small values only.  Where there is no safe fork (anything but Linux) threads do it.
 """
 
+import errno
+import logging
 import math
 import mmap
 import os
@@ -20,6 +22,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from utils.errors import ScarceError
+from utils.fits_io.held_signals import ENDING, HeldSignals
 from utils.kernels.pieces import PIECE
 
 FORKS = sys.platform.startswith("linux") and hasattr(os, "fork")
@@ -28,6 +31,10 @@ MOST_TURNS = 8192
 SHARE = 1 << 18
 """Pixels that a worker takes at a time in `over_pixels`."""
 _SIZE = struct.Struct("<q")
+_NO_ROOM = {errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE}
+"""Errors of a system that lets no more processes or descriptors be."""
+_LOGGER = logging.getLogger("calibration.workers")
+_aside = []
 
 
 def shared_empty(shape, dtype):
@@ -66,6 +73,16 @@ def in_workers(prepare, parts, jobs, progress=None):
     return results
 
 
+def aside(function):
+    """Call a function in a thread beside this one; no process is forked before it has ended.
+
+    A forked process would inherit the locks that the thread holds, and nobody to release them.
+    """
+    thread = threading.Thread(target=function)
+    _aside.append(thread)
+    thread.start()
+
+
 def over_pixels(function, pixels, jobs=1):
     """Call a function with slices of flat pixels, each small enough for the cache, in up to ``jobs`` workers."""
 
@@ -94,44 +111,69 @@ def _in_threads(prepare, parts, jobs, done):
 
 def _in_processes(prepare, parts, jobs, done):
     """All numbers of parts wait in a pipe; who has time takes the next one."""
+    while _aside:
+        _aside[-1].join()
+        _aside.pop()
     each = -(-len(parts) // MOST_TURNS)
-    turns, source = os.pipe()
-    os.write(source, b"".join(struct.pack("<i", first) for first in range(0, len(parts), each)))
-    os.close(source)
     children = {}
     complete = False
-    try:
-        for _ in range(jobs - 1):
+    with HeldSignals() as signals:
+        turns, source = os.pipe()
+        try:
+            os.write(source, b"".join(struct.pack("<i", first) for first in range(0, len(parts), each)))
+            os.close(source)
+            _start_all(jobs - 1, prepare, parts, turns, each, children)
+            with signals.open():
+                work = prepare()
+            for number in _taken(turns, each, len(parts)):
+                with signals.open():
+                    result = work(parts[number])
+                done(number, result)
+                _collect(children, done, 0, signals)
+            while _collect(children, done, None, signals):
+                pass
+            complete = True
+        finally:
+            os.close(turns)
+            for answers, (pid, _) in children.items():
+                os.close(answers)
+                if not complete:
+                    os.kill(pid, signal.SIGKILL)
+                os.waitpid(pid, 0)
+
+
+def _start_all(count, prepare, parts, turns, each, children):
+    """Fork processes into ``children``: descriptor of the answers -> (id, bytes that came); fewer where it must be."""
+    for started in range(count):
+        try:
             pid, answers = _start(prepare, parts, turns, each, list(children))
-            children[answers] = (pid, bytearray())
-        work = prepare()
-        for number in _taken(turns, each, len(parts)):
-            done(number, work(parts[number]))
-            _collect(children, done, 0)
-        while _collect(children, done, None):
-            pass
-        complete = True
-    finally:
-        os.close(turns)
-        for answers, (pid, _) in children.items():
-            os.close(answers)
-            if not complete:
-                os.kill(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
+        except OSError as error:
+            if error.errno not in _NO_ROOM:
+                raise
+            _LOGGER.warning("%d of %d processes at work: %s", started + 1, count + 1, error.strerror)
+            return
+        children[answers] = (pid, bytearray())
 
 
 def _start(prepare, parts, turns, each, others):
     """Fork one process; returns its id and the descriptor of its answers."""
     answers, target = os.pipe()
-    with warnings.catch_warnings():
-        # Newer Pythons warn of other threads (those of BLAS too); the child uses arrays and files only.
-        warnings.simplefilter("ignore", DeprecationWarning)
-        pid = os.fork()
+    try:
+        with warnings.catch_warnings():
+            # Newer Pythons warn of other threads (those of BLAS too); the child uses arrays and files only.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            pid = os.fork()
+    except OSError:
+        os.close(answers)
+        os.close(target)
+        raise
     if pid:
         os.close(target)
         return pid, answers
     status = 1
     try:
+        for number in ENDING:  # Sent to the whole group: the parent decides, and ends its children.
+            signal.signal(number, signal.SIG_IGN)
         for descriptor in (answers, *others):
             os.close(descriptor)
         try:
@@ -164,28 +206,31 @@ def _send(target, answer):
         data = data[os.write(target, data) :]
 
 
-def _collect(children, done, timeout):
+def _collect(children, done, timeout, signals):
     """Take the answers that are there; False when all processes have said that they are through."""
-    ready, _, _ = select.select(list(children), [], [], timeout) if children else ([], [], [])
+    if not children:
+        return False
+    with signals.open():
+        ready, _, _ = select.select(list(children), [], [], timeout)
     for answers in ready:
         pid, pending = children[answers]
         got = os.read(answers, 1 << 16)
         pending += got
-        through = not got
+        through = False
         while len(pending) >= 8 and len(pending) >= 8 + (size := _SIZE.unpack_from(pending)[0]):
             answer = pickle.loads(bytes(pending[8 : 8 + size]))
             del pending[: 8 + size]
             if answer is None:
-                through = got = True
+                through = True
             elif answer[0] < 0:
                 raise answer[1]
             else:
                 done(*answer)
-        if through:
-            os.close(answers)
+        if through or not got:
             del children[answers]
+            os.close(answers)
             ended = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-            if not got:
+            if not through:
                 raise _lost(pid, ended)
     return bool(children)
 
@@ -196,4 +241,4 @@ def _lost(pid, ended):
     if ended == -signal.SIGKILL:
         # Nothing in here sends it to a process at work: the system does where memory runs out, or a person.
         return ScarceError(f"{text}: killed; expected more memory, a smaller --memory-limit or fewer --jobs")
-    return RuntimeError(f"{text} ({ended})")
+    return RuntimeError(f"{text} ({signal.Signals(-ended).name if ended < 0 else ended})")
