@@ -81,6 +81,12 @@ def test_output_folder_that_cannot_be_made(night, tmp_path, capsys):
     assert (tmp_path / "file").read_text() == "mine"
 
 
+@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="no /proc here")
+def test_output_folder_where_the_system_has_none(night, capsys):
+    assert run("--basepath", night, "--output-dir", "/proc/new/out") == 2
+    assert only_line(capsys).startswith("/proc/new")
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root writes everywhere")
 def test_output_folder_without_permission(night, tmp_path, capsys):
     (tmp_path / "locked").mkdir(mode=0o500)

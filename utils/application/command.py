@@ -44,8 +44,8 @@ def run_command(function, argv=None):
 
     argv : list of arguments without the program's name; default sys.argv[1:].
     A CalibrationError is one line on stderr and its status; a full disk, or too little memory, 1, a read-only place 2;
-    Ctrl-C 130, SIGTERM 143; a closed pipe ends quietly with 1. Anything else is a bug: the traceback goes to the log file, else to
-    ``crash.log`` in the output folder, else to stderr, one line asks for a report, and the status is 3.
+    Ctrl-C 130, SIGTERM 143; a closed pipe ends quietly with 1. Anything else is a bug: the traceback goes to the log
+    file, else to ``crash.log`` in the output folder, else to stderr, one line asks for a report, and the status is 3.
     """
     argv = sys.argv[1:] if argv is None else list(argv)
     _return_freed_maps()

@@ -6,7 +6,7 @@ import tempfile
 
 import numpy as np
 
-from utils.fits_io.atomic import output_error
+from utils.fits_io.atomic import make_folder, output_error
 
 
 class ArraySpool:
@@ -21,7 +21,7 @@ class ArraySpool:
         self._places, self._kept, self._room = {}, {}, memory
 
     def __enter__(self):
-        self._folder.mkdir(parents=True, exist_ok=True)
+        make_folder(self._folder)
         # Unbuffered: what a full disk did not take would be tried again, and fail again, when the file is closed.
         self._file = tempfile.TemporaryFile(dir=self._folder, prefix=".spool-", buffering=0)
         return self
