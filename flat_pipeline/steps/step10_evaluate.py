@@ -1,20 +1,18 @@
-"""The model against every master, in-sample and with that master left out."""
+"""The model against every master, in-sample and with all masters of its temperature (or exposure) left out."""
 
 import math
 
 import numpy as np
 
-from flat_pipeline import models
+from flat_pipeline import left_out, models
 from flat_pipeline.products import EVALUATION
 from utils.fits_io.atomic import write_csv
-from utils.fits_io.frame_sample import spread_rows
 from utils.fits_io.mapped import drop_pages, native
 from utils.fits_io.naming import counted
 from utils.fits_io.plane_writer import computed_planes
 from utils.fits_io.products import write_product
 from utils.fits_io.workers import in_workers
-from utils.kernels import evaluation, flat_model
-from utils.kernels import groups as grouping
+from utils.kernels import evaluation
 
 SUMMARY = f"{EVALUATION}/evaluation_summary.csv"
 METRICS = ("mae", "mape", "rmse", "mean_error", "chi2_red", "within_3sigma", "pixels", "excluded")
@@ -24,10 +22,6 @@ COLUMNS = (
     *(f"left_out_{name}" for name in METRICS),
     "left_out_is",
 )
-TRUSTED_CHI2 = 1.5
-"""Extrapolation is trusted where the masters at the ends of the range, left out, have a reduced chi-square below this."""
-OUTER_PIXELS = 1 << 16
-"""Pixels that judge the extrapolation."""
 MAPS = ("diff", "mae", "mape")
 
 
@@ -43,11 +37,11 @@ def run(config, context):
         filters = models.open_masters(record)
         refs = record.products("FLAT_A", made_by="--mode full or fit_model")
         refs = [ref for ref in record.products() if ref.prodtype.startswith("FLAT_")]
-        rows, outer = [], {"temperatures": [], "exposures": []}
+        rows, outer = [], []
         for masters in filters:
             model = models.FlatModel.load(refs, masters.filter, masters.shape, masters.paths[0])
-            rows += _evaluate(masters, model, config.shared.jobs)
-            _outer(masters, outer)
+            outer.append(left_out.judge(masters))
+            rows += _evaluate(masters, model, outer[-1], config.shared.jobs)
             count = len(masters.paths)
             pictured = {"none": (), "summary": (0, count - 1), "all": range(count)}[config.shared.plots]
             for index in range(count):
@@ -64,16 +58,13 @@ def run(config, context):
         step.summary = f"{counted(len(rows), 'master')}, mean MAE {_mean(rows, 'mae'):.3g}"
 
 
-def _evaluate(masters, model, jobs):
+def _evaluate(masters, model, judged, jobs):
     """Rows of the masters of one filter."""
     n = len(masters.paths)
     inside = [evaluation.Comparison() for _ in range(n)]
-    outside = [evaluation.Comparison() for _ in range(n)]
-    design = models.design_of(masters, model.header["T_REF"], model.header["E_REF"])
 
     def work(rows):
         values, sigmas, dqs = masters.block(rows)
-        left, spread = flat_model.left_out_residuals(values, sigmas, design)
         synthetic_at, found = model.of_rows(rows), []
         for index in range(n):
             use = models.speaking(dqs[index]).reshape(-1)
@@ -83,21 +74,19 @@ def _evaluate(masters, model, jobs):
             # The residual of a datum of the fit scatters less than the datum, by the variance of the fit.
             variance = np.square(error) - np.square(own.reshape(-1)[use])
             known = variance > 1e-4 * np.square(error)
-            both = evaluation.Comparison(), evaluation.Comparison()
-            both[0].add(real[known], residual[known], np.sqrt(variance[known]))
-            both[1].add(real, left[index][use], np.sqrt(np.square(error) + spread[index][use]))
-            found.append(both)
+            own = evaluation.Comparison()
+            own.add(real[known], residual[known], np.sqrt(variance[known]))
+            found.append(own)
         return found
 
     # Added in the order of the rows: sums do not depend on the number of workers.
     for found in in_workers(lambda: work, masters.row_blocks(), jobs):
-        for index, (own, left) in enumerate(found):
+        for index, own in enumerate(found):
             inside[index].merge(own)
-            outside[index].merge(left)
-    return [_row(masters, index, inside[index], outside[index]) for index in range(n)]
+    return [_row(masters, index, inside[index], judged) for index in range(n)]
 
 
-def _row(masters, index, inside, outside):
+def _row(masters, index, inside, judged):
     head = masters.headers[index]
     row = {
         "master": masters.paths[index].stem,
@@ -110,19 +99,12 @@ def _row(masters, index, inside, outside):
     if not inside.pixels:
         metrics["mae"] = 0.0 if len(masters.paths) == 1 else metrics["mae"]
     row |= {name: metrics[name] for name in METRICS}
+    outside = judged.compared.get(index, evaluation.Comparison())
     row |= {f"left_out_{name}": value for name, value in outside.metrics().items() if name in METRICS}
-    at_end = _at_end(masters.temperature, index, masters.tolerance()) or _at_end(
-        masters.exposure, index, models.EXPOSURE_TOLERANCE * masters.exposure.max()
-    )
-    possible = outside.pixels > 0
-    row["left_out_is"] = ("extrapolation" if at_end else "interpolation") if possible else "not possible"
+    row["left_out_is"] = "not possible"
+    if outside.pixels:
+        row["left_out_is"] = "extrapolation" if index in judged.outside else "interpolation"
     return row
-
-
-def _at_end(values, index, tolerance):
-    """Whether the model without this master would not reach its temperature or exposure."""
-    rest = np.delete(values, index)
-    return rest.size > 0 and not rest.min() - tolerance <= values[index] <= rest.max() + tolerance
 
 
 def _maps(config, record, masters, model, index, pictures):
@@ -193,50 +175,14 @@ def _report(record, rows, outer):
         ("mape", "MAPE, in-sample", "percent"),
         ("mean_error", "mean signed error, in-sample", ""),
         ("chi2_red", "reduced chi2, in-sample", ""),
-        ("left_out_mae", "MAE, master left out", ""),
-        ("left_out_chi2_red", "reduced chi2, master left out", ""),
+        ("left_out_mae", "MAE, masters of its temperature left out", ""),
+        ("left_out_chi2_red", "reduced chi2, masters of its temperature left out", ""),
     ):
         value = _mean(rows, key)
         if math.isfinite(value):
             record.value(name, value, unit, section=section)
-    for what, ends in outer.items():
-        if not ends:
-            verdict = f"cannot be judged: fewer than three {what}"
-        elif np.median(ends) <= TRUSTED_CHI2:
-            verdict = f"trusted: the outer {what} are predicted within their errors when left out"
-        else:
-            verdict = f"not trusted: the outer {what} are missed by more than their errors when left out"
-        record.value(f"extrapolation to other {what}", verdict, section=section)
-
-
-def _outer(masters, outer):
-    """Add the reduced chi-square of the outer temperatures and exposures, each predicted by a fit without them.
-
-    outer : {'temperatures': list, 'exposures': list}.  Some rows of the frame tell.
-    """
-    ny, nx = masters.shape
-    rows = spread_rows(ny, max(1, OUTER_PIXELS // nx))
-    for what, axis, tolerance in (
-        ("temperatures", masters.temperature, masters.tolerance()),
-        ("exposures", np.log(masters.exposure), models.EXPOSURE_TOLERANCE),
-    ):
-        members = grouping.group_by_gap(axis, tolerance)
-        if len(members) < 3:
-            continue
-        for member in (members[0], members[-1]):
-            rest = masters.subset(np.setdiff1d(np.arange(axis.size), member))
-            design = models.design_of(rest)
-            fit = flat_model.fit_flat_model(*rest.block(rows)[:2], design)
-            values, sigmas, dqs = masters.subset(member).block(rows)
-            compared = evaluation.Comparison()
-            for index, master in enumerate(member):
-                at = masters.temperature[master], masters.exposure[master]
-                predicted, error = flat_model.predict(fit.coeff, fit.cov, design, *at)
-                use = models.speaking(dqs[index]).reshape(-1)
-                real = values[index].reshape(-1)[use]
-                sigma = np.hypot(sigmas[index].reshape(-1)[use], error[use])
-                compared.add(real, real - predicted[use], sigma)
-            outer[what].append(compared.metrics()["chi2_red"])
+    for what in left_out.AXES:
+        record.value(f"extrapolation to other {what}", left_out.verdict(what, outer), section=section)
 
 
 def _mean(rows, name):
