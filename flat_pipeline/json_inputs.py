@@ -33,7 +33,7 @@ def _load(path, kind, expected):
         content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise OptionError(f"{path}: {error.strerror}, expected {expected}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise OptionError(f"{path}: got {error}, expected {expected}") from error
     if not isinstance(content, kind):
         raise OptionError(f"{path}: got {type(content).__name__}, expected {expected}")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from astropy.io import fits
 from bias_frames import write_frame
 from dark_frames import campaign, run, sensor
 
@@ -240,6 +241,17 @@ def test_one_bad_frame_is_named_and_the_others_are_made(made, tmp_path, capsys):
     assert run_command(main, [str(tmp_path / "science"), *words(made, tmp_path / "out")[1:]]) == 1
     assert "missing: broken_calibrated.fits" in capsys.readouterr().err
     assert len(list((tmp_path / "out").glob("*_calibrated.fits"))) == 4
+
+
+def test_frame_whose_data_are_not_those_of_its_sum(made, tmp_path, capsys):
+    path = Path(shutil.copy(made / "science" / "m31_1.fits", tmp_path / "x.fits"))
+    with fits.open(path, mode="update", checksum=True, do_not_scale_image_data=True):
+        pass
+    changed = bytearray(path.read_bytes())
+    changed[-2880 * 2] ^= 1
+    path.write_bytes(bytes(changed))
+    assert run_command(main, [str(path), *words(made, tmp_path / "out")[1:]]) == 2
+    assert "x.fits: DATASUM: the data have " in capsys.readouterr().err
 
 
 def test_detector_and_gain_change_the_errors(made, calibrated, tmp_path):

@@ -14,7 +14,7 @@ from astropy.units import Unit
 
 from utils.errors import InputError, OptionError, OutputError
 from utils.fits_io import plane_writer
-from utils.fits_io.product_reader import read_plane, read_product
+from utils.fits_io.product_reader import read_plane, read_product, view_planes
 from utils.fits_io.products import DQ, DQ_NAMES, header_from_inputs, iso_time, write_product
 from utils.version import __version__
 
@@ -372,3 +372,23 @@ def test_importing_the_writer_does_not_import_astropy():
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True
     )
     assert result.stdout.strip() == "False"
+
+
+# Damaged products -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["PRIMARY", "UNCERT", "MASK", "DQ", "CHI2"])
+def test_flipped_bit_of_each_plane_is_noticed(full, name):
+    path = full[0]
+    with fits.open(path) as hdus:
+        found = hdus[name]._data_offset
+    content = bytearray(path.read_bytes())
+    content[found + 101] ^= 0x20
+    path.write_bytes(bytes(content))
+    match = f"master.fits: the data of {name} are not those of its DATASUM [0-9]+: damaged, make it anew"
+    read = (lambda: read_plane(path, name)) if name == "CHI2" else (lambda: read_product(path))
+    with pytest.raises(InputError, match=match):
+        read()
+    with pytest.raises(InputError, match=match):
+        view_planes(path, verify=True)
+    view_planes(path)

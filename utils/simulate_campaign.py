@@ -290,7 +290,7 @@ def _read_plan(name):
         return campaign_plan.check_plan(NAMED_PLANS[name or "demo"])
     try:
         plan = json.loads(Path(name).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise OptionError(
             f"{name}: got {error}, expected a plan in JSON, or one of {', '.join(NAMED_PLANS)}"
         ) from error

@@ -40,7 +40,7 @@ def load_run_file(output_dir):
         return {}, []
     except OSError as error:
         raise RefusedOutputError(f"{path}: {error.strerror}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise RefusedOutputError(f"{path}: got {error}, expected the JSON record of earlier runs") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         got = content.get("format", "none") if isinstance(content, dict) else type(content).__name__

@@ -48,7 +48,7 @@ def _noted(output_dir):
     for line in lines:
         try:
             name, pipeline, step = json.loads(line)
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, RecursionError):
             continue  # the line that was being written when the process was killed
         entry = {"prodtype": UNFINISHED, "pipeline": pipeline, "step": step, "run": None, "facts": {}}
         check_entry(path, name, entry)

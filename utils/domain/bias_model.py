@@ -146,7 +146,7 @@ def model_summary(folder):
     path = Path(folder) / SUMMARY
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: {error}, expected the summary of a bias model") from error
 
 

@@ -72,6 +72,9 @@ def _keyed(groups):
     if not groups:
         return
     samples = [sample_group(group.images, 1) for group in groups]
+    for group, sample in zip(groups, samples, strict=True):
+        for index, fault in sample.faults.items():
+            raise InputError(f"{group.images[index].path}: {fault}")
     scale = float(adu_scale.shared_factor(vote for sample in samples for vote in sample.votes))
     plain = [(round(g.temperature, 1) + 0.0, round(g.exposure, 1) + 0.0) for g in groups]
     for key, group, sample in zip(plain, groups, samples, strict=True):

@@ -244,7 +244,7 @@ def _plain(name):
 def _read(path):
     try:
         values = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: {error}, expected a JSON object") from error
     if not isinstance(values, dict):
         raise OptionError(f"{path}: {type(values).__name__}, expected a JSON object")
