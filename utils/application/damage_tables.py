@@ -118,7 +118,9 @@ def write_flats(config, record, damage):
                         "std_diff": float(f"{own.scatter:.6g}"),
                         "mean_flat": float(f"{one.mean:.7g}"),
                         "std_flat": float(f"{one.spread:.6g}"),
-                        "std_expected": float(f"{own.expected:.6g}"),
+                        "std_expected": float(
+                            f"{one.expected if kind == BY_TEMPERATURE else one.expected_across:.6g}"
+                        ),
                         "exposure": group.frames.exposure,
                         "filter": flats.filter,
                         "temperature": entry["temperature"],

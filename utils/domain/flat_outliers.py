@@ -24,7 +24,8 @@ class FlatFacts:
 
     place : among the flats of its filter.  mean, spread : of its good pixels above the pedestal [product ADU].
     own : `Outliers` against the earliest flats of its group.  across : against the earliest of its filter and exposure
-    at any temperature.  compared, compared_across : whether there are others to compare with.
+    at any temperature.  expected, expected_across : scatter of these differences that noise alone gives.  compared,
+    compared_across : whether there are others to compare with.
     """
 
     place: int
@@ -32,6 +33,8 @@ class FlatFacts:
     spread: float
     own: object
     across: object
+    expected: float
+    expected_across: float
     compared: bool
     compared_across: bool
 
@@ -161,7 +164,12 @@ class _Follower:
         self.write, self.look = write, look
         self.group, self.result, self.index = made.flats.groups[index], made.results[index], index
         self.ratio2 = self.result.noise_ratio**2
-        self.bases = (self.result, made.results[self.link.base])
+        self.good, self.typical = made.good_pixels, pixel_damage.typical_noise(made.weight)
+        self.more = 0.0
+        if self.link.extra is not None:
+            self.more = float(self.link.extra.sum(dtype=np.float64)) / max(self.good, 1)
+        self.inverse = np.zeros(made.shape, np.float32)
+        np.divide(np.float32(1.0), self.result.reference, out=self.inverse, where=made.weight > 0)
         self._epoch = None
 
     def facts(self, start, stop):
@@ -196,42 +204,45 @@ class _Follower:
         return value, sigma, full
 
     def _level(self, frame, index):
-        total = squares = count = 0.0
-        for x, w in in_pieces(frame, self.made.weight):
-            seen = x[w > 0].astype(np.float64)
-            total, squares, count = total + seen.sum(), squares + seen @ seen, count + seen.size
-        mean = total / max(count, 1)
+        """Mean and standard deviation over the good pixels [product ADU]."""
+        total = squares = 0.0
+        for x, m in in_pieces(frame, self.inverse):
+            lit = np.where(m > 0, x, np.float32(1.0)) - np.float32(1.0)
+            total, squares = total + float(lit.sum()), squares + float((lit * lit).sum())
+        mean = total / max(self.good, 1)
         level = float(self.group.levels[index])
-        return mean * level, math.sqrt(max(squares / max(count, 1) - mean * mean, 0.0)) * level
+        return (1.0 + mean) * level, math.sqrt(max(squares / max(self.good, 1) - mean * mean, 0.0)) * level
 
     def _judge(self, index, frame, mean, spread):
         made, place = self.made, int(self.group.order[index])
         self._enter(int(made.epoch_of[place]))
-        reference, weight = self.result.reference, made.weight
-        for x, r, s, w in in_pieces(frame, reference, self.smooth, weight):
-            np.divide(x, r, out=x, where=w > 0)
-            x -= np.float32(1.0) + s
-            x[w <= 0] = 0.0
+        for x, m, s in in_pieces(frame, self.inverse, self.smooth):
+            x *= m
+            x -= s
         own = self.ratio2 * self.group.noise[index].variance
         earliest = 1.0 / float(self.result.information[0])
         # A flat of the reference itself: its own noise is part of that mean.
-        variance = own - earliest if self.first else own + earliest
-        variance = max(variance, 1e-3 * own)
-        found = pixel_damage.find_outliers(frame, weight, variance, self.limit, self.shown)
-        across, compared = found, len(self.result.epochs) > 1
+        variance = max(own - earliest, 1e-3 * own) if self.first else own + earliest
+        found = pixel_damage.find_outliers(
+            frame, made.weight, variance, self.limit, good=self.good, shown=self.shown
+        )
+        expected = expected_across = math.sqrt(variance * self.typical)
+        across, compared, linked = found, len(self.result.epochs) > 1, self.link.change is not None
         if self.look is not None and compared:
             self.look(place, False, frame, found)
-        if self.link.change is not None:
+        if linked:
             frame += self.link.change
-            base = 1.0 / float(made.results[self.link.base].information[0])
             # The group's own reference cancels: the flat stands against that of the earliest group.
+            variance = own + 1.0 / float(made.results[self.link.base].information[0])
             across = pixel_damage.find_outliers(
-                frame, weight, own + base, self.limit, self.shown_across, self.link.extra
-            )
-        if self.look is not None and (compared or self.link.change is not None):
+                frame, made.weight, variance, self.limit,
+                good=self.good, shown=self.shown_across, extra=self.link.extra,
+            )  # fmt: skip
+            expected_across = math.sqrt(variance * self.typical + self.more)
+        if self.look is not None and (compared or linked):
             self.look(place, True, frame, across)
         return FlatFacts(
-            place, mean, spread, found, across, compared, compared or self.link.change is not None
+            place, mean, spread, found, across, expected, expected_across, compared, compared or linked
         )
 
     def _enter(self, epoch):
@@ -239,26 +250,26 @@ class _Follower:
         if epoch == self._epoch:
             return
         self._epoch = epoch
-        made = self.made
+        made, shape = self.made, self.made.shape
         number = int(np.flatnonzero((made.owner == self.index) & (made.epoch == epoch))[0])
         surface = made.surfaces[number]
-        shape = made.shape
-        self.smooth = np.zeros(shape, np.float32) if surface is None else surface.rows(0, shape[0])
+        smooth = np.zeros(shape, np.float32) if surface is None else surface.rows(0, shape[0])
+        smooth[made.weight <= 0] = 0.0
+        change = made.plane_rows(number, 0, shape[0]) - smooth
+        # A flat over the reference is 1 where nothing changed.
+        self.smooth = smooth + (made.weight > 0).astype(np.float32)
         self.first = epoch == self.result.epochs[0]
         self.shown = self.shown_across = None
-        change = made.plane_rows(number, 0, shape[0]) - self.smooth
         known = 1.0 / float(made.information[number])
         if not self.first:
             variance = known + 1.0 / float(self.result.information[0])
-            self.shown = pixel_damage.shown_pixels(change, made.weight, variance, self.limit)
+            self.shown = pixel_damage.find_outliers(change, made.weight, variance, self.limit, good=self.good)
         if self.link.change is not None:
             change += self.link.change
             variance = known + 1.0 / float(made.results[self.link.base].information[0])
-            found = pixel_damage.find_outliers(
-                change, made.weight, variance, self.limit, None, self.link.extra
+            self.shown_across = pixel_damage.find_outliers(
+                change, made.weight, variance, self.limit, good=self.good, extra=self.link.extra
             )
-            self.shown_across = np.zeros(shape, np.int8)
-            self.shown_across.reshape(-1)[found.pixels] = np.sign(found.change).astype(np.int8)
 
 
 def _neighbours(index, count):

@@ -27,64 +27,63 @@ def outlier_limit(pixels, expected=FALSE_PER_FLAT):
 class Outliers:
     """Outliers of one difference.
 
-    pixels : (k,) int, flat indices.  change : (k,) float32.  scatter : standard deviation
-    of the difference over all good pixels.  expected : what noise alone would give.
+    pixels : (k,) int, flat indices, ascending.  change : (k,) float32.  scatter : standard deviation of the difference
+    over all good pixels.
     """
 
     pixels: np.ndarray
     change: np.ndarray
     scatter: float
-    expected: float
 
 
-def find_outliers(change, weight, variance, limit, shown=None, extra=None):
+def find_outliers(change, weight, variance, limit, *, good=None, shown=None, extra=None):
     """Find the pixels of a difference that noise does not explain.
 
-    change : (ny, nx) relative, without its smooth part.  weight : (ny, nx) inverse variance of a pixel over that of the
-    typical one, 0 = bad.  variance : of the typical pixel.  limit : [sigma].
-    shown : (ny, nx) int8, +1 or -1 where the mean of the epoch shows a brighter or darker pixel, or None.
+    change : (ny, nx) relative, without its smooth part, 0 at bad pixels.  weight : (ny, nx) inverse variance of a pixel
+    over that of the typical one, 0 = bad.  variance : of the typical pixel.  limit : [sigma].
+    good : number of pixels with a weight, None = counted.
+    shown : `Outliers` of the mean of the epoch, or None: of its pixels SUPPORTED sigma of the same sign are enough.
     extra : (ny, nx) variance that comes on top, or None.
     Returns `Outliers`.
     """
-    limits = np.float32(limit * limit), np.float32(SUPPORTED * SUPPORTED)
-    maps = [np.ascontiguousarray(one) for one in (change, weight)]
-    optional = [None if one is None else np.ascontiguousarray(one) for one in (shown, extra)]
-    given = [one for one in optional if one is not None]
+    good = int(np.count_nonzero(weight)) if good is None else good
+    beyond = np.float32(limit * limit * variance)
     found, start = [], 0
-    total = squares = noise = 0.0
-    count = 0
-    for pieces in in_pieces(*maps, *given):
-        y, w = pieces[:2]
-        more = iter(pieces[2:])
-        own_shown = None if shown is None else next(more)
-        scale = np.float32(1.0 / variance) * w
-        if extra is not None:
-            scale = scale / (np.float32(1.0) + scale * next(more))
-        ratio = y * y * scale
-        out = ratio > limits[0]
-        if own_shown is not None:
-            out |= (ratio > limits[1]) & (y * own_shown > 0)
-        found.append(np.flatnonzero(out) + start)
-        good = w > 0
-        seen = y[good].astype(np.float64)
-        count += seen.size
-        total += float(seen.sum())
-        squares += float(seen @ seen)
-        noise += float((1.0 / scale[good]).sum(dtype=np.float64))
+    total = squares = 0.0
+    for y, w, *more in in_pieces(change, weight, *(() if extra is None else (extra,))):
+        square = y * y
+        total += float(y.sum())
+        squares += float(square.sum())
+        square *= _scale(w, variance, *more)
+        if square.max() > beyond:
+            found.append(np.flatnonzero(square > beyond) + start)
         start += y.size
-    pixels = np.concatenate(found)
-    mean = total / max(count, 1)
-    scatter = math.sqrt(max(squares / max(count, 1) - mean * mean, 0.0))
-    return Outliers(pixels, maps[0].reshape(-1)[pixels].copy(), scatter, math.sqrt(noise / max(count, 1)))
+    pixels = np.concatenate(found) if found else np.zeros(0, np.int64)
+    flat = np.reshape(change, -1)
+    if shown is not None and shown.pixels.size:
+        mine = shown.pixels
+        more = () if extra is None else (np.reshape(extra, -1)[mine],)
+        enough = np.square(flat[mine]) * _scale(np.reshape(weight, -1)[mine], variance, *more)
+        same = (enough > np.float32(SUPPORTED**2 * variance)) & (flat[mine] * shown.change > 0)
+        pixels = np.union1d(pixels, mine[same])
+    mean = total / max(good, 1)
+    return Outliers(pixels, flat[pixels], math.sqrt(max(squares / max(good, 1) - mean * mean, 0.0)))
 
 
-def shown_pixels(change, weight, variance, limit):
-    """Direction of the pixels that the mean of an epoch shows: (ny, nx) int8, +1 brighter, -1 darker, 0 neither."""
-    shown = np.zeros(change.shape, np.int8)
-    flat, signed = shown.reshape(-1), np.reshape(change, -1)
-    found = find_outliers(change, weight, variance, limit).pixels
-    flat[found] = np.sign(signed[found]).astype(np.int8)
-    return shown
+def _scale(weight, variance, extra=None):
+    """Weight with a further variance of the pixel."""
+    return (
+        weight if extra is None else weight / (np.float32(1.0) + weight * extra * np.float32(1.0 / variance))
+    )
+
+
+def typical_noise(weight):
+    """Mean of 1 / weight over the good pixels: what the variance of the typical pixel must be multiplied with."""
+    total, count = 0.0, 0
+    for (w,) in in_pieces(weight):
+        known = w[w > 0]
+        total, count = total + float((1.0 / known).sum(dtype=np.float64)), count + known.size
+    return total / max(count, 1)
 
 
 # --- labels ---------------------------------------------------------------------------------------------
