@@ -3,6 +3,9 @@
 python -m benchmarks.frames bias FOLDER SIDE T1=N1 T2=N2 ...   T<t>/bias_00001.fits, 16-bit samples
 python -m benchmarks.frames dark FOLDER SIDE N T1,T2,... t1,t2,...   N darks at each T and t, and N bias frames at each T
 python -m benchmarks.frames flat FOLDER SIDE N F1,F2,... T1,T2,... t1,t2,...   N flats of each filter at each T and t
+
+
+python -m benchmarks.frames flats FOLDER SIDE N                N flats of ten visits, and 6 bias frames
 python -m benchmarks.frames raw FOLDER SIDE N                  T0/attempt1 as raw_to_fits takes it
 python -m benchmarks.frames headers FOLDER N                   many small files with headers of usual length
 """
@@ -128,6 +131,22 @@ def flat(folder, side, count, filters, temperatures, exposures):
         list(pool.map(one, range(len(wanted))))
 
 
+def flats(folder, side, count):
+    """Flats of ten visits, three days apart, and bias frames of the first; at most 12 flats differ."""
+    shape = (int(side), int(side))
+    sensor = Sensor(SensorSpec.preset("12left", shape=shape, row_noise=0.0))
+    rng, distinct = np.random.default_rng(1), []
+    for number in range(6):
+        samples = sensor.frame("bias", 10.0, 1e-5, rng)
+        write_frame(Path(folder) / "bias" / f"bias_{number}.fits", samples, bias_cards(10.0, START + number))
+    for number in range(int(count)):
+        if number < 12:
+            distinct.append(sensor.frame("flat", 10.0, 1.0, rng, level=1100.0))
+        time = START + 3 * 86400.0 * (number * 10 // int(count)) + 5.0 * number
+        cards = bias_cards(10.0, time) | {"IMAGETYP": "Flat Field", "EXPTIME": 1.0, "FILTER": "V"}
+        write_frame(Path(folder) / "flat" / f"flat_{number:05d}.fits", distinct[number % 12], cards)
+
+
 def raw(folder, side, count):
     attempt = Path(folder) / "T0" / "attempt1"
     frames = attempt / "frames"
@@ -150,4 +169,5 @@ def headers(folder, count):
 
 
 if __name__ == "__main__":
-    {"bias": bias, "dark": dark, "flat": flat, "raw": raw, "headers": headers}[sys.argv[1]](*sys.argv[2:])
+    makers = {"bias": bias, "dark": dark, "flat": flat, "flats": flats, "raw": raw, "headers": headers}
+    makers[sys.argv[1]](*sys.argv[2:])

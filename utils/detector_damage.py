@@ -170,7 +170,7 @@ def _tell(record, found):
     paths = damage_tables.frames_of(flats)
     for place in found.odd:
         record.warn(
-            f"{paths[place][0]['original_path']}: more than {flat_outliers.MOST_OUTLIERS:.0%} of its pixels differ from"
+            f"{paths[place][0]['original_path']}: too many of its pixels differ from"
             " the earliest flats: it differs as a whole, its pixels are not listed"
         )
     for result, group in zip(found.changes.results, flats.groups, strict=True):

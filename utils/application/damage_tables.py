@@ -84,9 +84,10 @@ def classified(outliers):
                 continue
             time = moment(found.changes.flats, one.place)
             for name, own in ((stage[one.place], one.own), (pixel_damage.IGNORING, one.across)):
+                occurrence = (name, time)
                 for pixel, change in zip(own.pixels.tolist(), own.change.tolist(), strict=True):
                     key = divmod(pixel, nx)
-                    seen.setdefault(key, set()).add((name, time))
+                    seen.setdefault(key, set()).add(occurrence)
                     if name != pixel_damage.IGNORING or key not in total:
                         total.setdefault(key, []).append(change)
     rows = pixel_damage.classify_outliers([seen])

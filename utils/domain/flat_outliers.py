@@ -13,8 +13,8 @@ from utils.kernels.pieces import in_pieces
 
 FRAMES_AT_ONCE = 64
 """Frames of a group that one worker takes in one go; it reads a neighbour more on each side."""
-MOST_OUTLIERS = 0.01
-"""A flat with a larger part of its pixels as outliers differs as a whole; its pixels are not listed."""
+MOST_OUTLIERS, MOST_LISTED = 0.05, 20_000
+"""A flat with more outliers (part of its pixels, number) differs as a whole; its pixels are not listed."""
 SAME_EXPOSURE = 0.01
 
 
@@ -149,7 +149,7 @@ def follow(made, links, stage, temperatures, *, write=None, look=None, jobs=1, p
     facts = [one for found in in_workers(prepare, parts, jobs, told) for one in found]
     facts.sort(key=lambda one: one.place)
     result = SetOutliers(made, limit, links, stage, temperatures, facts)
-    most = MOST_OUTLIERS * made.good_pixels
+    most = min(MOST_OUTLIERS * made.good_pixels, MOST_LISTED)
     result.odd = [
         one.place for one in facts if max(one.own.pixels.size, one.across.pixels.size) > max(most, 20)
     ]
@@ -222,11 +222,12 @@ class _Follower:
         own = self.ratio2 * self.group.noise[index].variance
         earliest = 1.0 / float(self.result.information[0])
         # A flat of the reference itself: its own noise is part of that mean.
-        variance = max(own - earliest, 1e-3 * own) if self.first else own + earliest
+        noise = max(own - earliest, 0.0) if self.first else own + earliest
+        variance = max(noise, 1e-3 * own)
         found = pixel_damage.find_outliers(
             frame, made.weight, variance, self.limit, good=self.good, shown=self.shown
         )
-        expected = expected_across = math.sqrt(variance * self.typical)
+        expected = expected_across = math.sqrt(noise * self.typical)
         across, compared, linked = found, len(self.result.epochs) > 1, self.link.change is not None
         if self.look is not None and compared:
             self.look(place, False, frame, found)
