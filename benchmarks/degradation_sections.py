@@ -12,8 +12,8 @@ def damage(plan):
     counts = (12, 24) if plan.quick else (40, 160)
     rows = []
     for count in counts:
-        frames = plan.folder / f"flats_{plan.side}_{count}"
-        run_process(worker("frames", "flats", frames, plan.side, count))
+        frames = plan.folder / f"visits_{plan.side}_{count}"
+        run_process(worker("frames", "visits", frames, plan.side, count))
         out = plan.folder / "damage_out"
         command = [
             *(sys.executable, "dark_pipeline/steps/outgasing_destruction_analysis.py", frames, "--calibrate"),

@@ -3,9 +3,7 @@
 python -m benchmarks.frames bias FOLDER SIDE T1=N1 T2=N2 ...   T<t>/bias_00001.fits, 16-bit samples
 python -m benchmarks.frames dark FOLDER SIDE N T1,T2,... t1,t2,...   N darks at each T and t, and N bias frames at each T
 python -m benchmarks.frames flat FOLDER SIDE N F1,F2,... T1,T2,... t1,t2,...   N flats of each filter at each T and t
-
-
-python -m benchmarks.frames flats FOLDER SIDE N                N flats of ten visits, and 6 bias frames
+python -m benchmarks.frames visits FOLDER SIDE N               N flats of ten visits, and 6 bias frames
 python -m benchmarks.frames raw FOLDER SIDE N                  T0/attempt1 as raw_to_fits takes it
 python -m benchmarks.frames headers FOLDER N                   many small files with headers of usual length
 """
@@ -131,7 +129,7 @@ def flat(folder, side, count, filters, temperatures, exposures):
         list(pool.map(one, range(len(wanted))))
 
 
-def flats(folder, side, count):
+def visits(folder, side, count):
     """Flats of ten visits, three days apart, and bias frames of the first; at most 12 flats differ."""
     shape = (int(side), int(side))
     sensor = Sensor(SensorSpec.preset("12left", shape=shape, row_noise=0.0))
@@ -169,5 +167,5 @@ def headers(folder, count):
 
 
 if __name__ == "__main__":
-    makers = {"bias": bias, "dark": dark, "flat": flat, "flats": flats, "raw": raw, "headers": headers}
+    makers = {"bias": bias, "dark": dark, "flat": flat, "visits": visits, "raw": raw, "headers": headers}
     makers[sys.argv[1]](*sys.argv[2:])
