@@ -43,6 +43,9 @@ def normalised_frames(config, flat, reader, setting):
     for index in range(len(reader.stack.images)):
         value, dq = reader.read(index)
         value /= np.float32(flat.levels[index])
+        if flat.fields is not None:
+            for parity in (0, 1):
+                value[parity::2] /= np.float32(flat.fields[index, parity])
         if masks is not None:
             mask = _unpack(masks[index], value.shape)
             value[mask] = np.nan

@@ -31,6 +31,7 @@ class FlatGroup:
     """Flats of one filter, temperature and exposure that passed the screen.
 
     frames : `FrameGroup`.  name : stem of its products.  levels : (n,) level of each frame above its pedestal [ADU].
+    fields : (n, 2) level of even and odd rows relative to that, None where they are alike in all frames.
     drifts : (n,) pedestal of each frame above that of the group [ADU].  within : noise of a sample relative to the level.
     """
 
@@ -38,6 +39,7 @@ class FlatGroup:
     sample: object
     levels: np.ndarray | None = None
     drifts: np.ndarray | None = None
+    fields: np.ndarray | None = field(default=None, kw_only=True)
     name: str = ""
     cards: dict = field(default_factory=dict)
 
@@ -115,7 +117,7 @@ def screen_flats(groups, config, source, record, progress=None):
         pedestal = source.at_rows(taken.where).pedestal(group.temperature, group.exposure).value
         rows = taken.rows if scale in (None, 1.0) else taken.rows / np.float32(scale)
         tops += [saturation.describe_frame(one) for one in rows]
-        samples.append(flat_levels.sample_flats(rows, pedestal))
+        samples.append(flat_levels.sample_flats(rows, pedestal, taken.where))
         faults.append(found)
     if not usable:
         path, reason = unusable[0]
@@ -270,8 +272,22 @@ def set_levels(flats, members, rows, method):
         own = [index for index, flat in enumerate(flats) if flat.filter == name]
         levels = flat_levels.levels_of([members[index] for index in own], rows, method)
         for index, found in zip(own, levels, strict=True):
-            flats[index].levels = found
+            flats[index].levels, flats[index].fields = found
             check_levels(flats[index])
+
+
+def warn_of_fields(flats, record):
+    """Say it where even and odd rows are normalised apart."""
+    apart = [flat for flat in flats if flat.fields is not None]
+    if apart:
+        ratios = [flat.fields[:, 0] / flat.fields[:, 1] for flat in apart]
+        worst = max(float(np.std(one, ddof=1)) for one in ratios)
+        error = max(float(np.std(one, ddof=1)) / math.sqrt(one.size) for one in ratios)
+        record.warn(
+            f"{len(apart)} of {len(flats)} groups: the ratio of even to odd rows scatters by up to {worst:.2%} from"
+            " frame to frame (an interlaced sensor): both fields are normalised apart in every frame; their mean ratio,"
+            f" which stays in the master, is uncertain by {error:.2%}, which UNCERT does not hold"
+        )
 
 
 def check_levels(flat):

@@ -247,3 +247,36 @@ def test_mode_without_its_input_tells_how_to_make_it(tmp_path, capsys, mode, wan
     assert flat_frames.run("--mode", mode, "--output-dir", tmp_path / "out") == 2
     assert wanted in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_fields_of_an_interlaced_sensor_are_normalised_apart(tmp_path):
+    # The ratio of even to odd rows differs by 1 % from frame to frame, three times the noise of a sample.
+    shape, ratio = (64, 96), np.random.default_rng(5).normal(0, 0.01, 8)
+    camera = flat_frames.sensor(shape, 5)
+
+    def scene(index):
+        pattern = np.ones(shape, np.float32)
+        pattern[0::2] += ratio[index]
+        return Scene(pattern=pattern)
+
+    frames, words = tmp_path / "in", ("--no-dark", "--output-dir")
+    flat_frames.take(frames, camera, "bias", [(5.0, 1e-5, 8, None)], 1)
+    flat_frames.take(frames, camera, "flat", [(5.0, 2.0, 8, 1400.0)], 3, scene=scene, jitter=0.02)
+    assert flat_frames.run("--basepath", frames, *words, tmp_path / "full") == 0
+    assert "ratio of even to odd rows" in " ".join(record(tmp_path / "full")["runs"][-1]["warnings"])
+    master = read_product(tmp_path / "full/master_flat/master_flat_NONE_T5.0_E2.fits")
+    assert 0.9 < master.header["NOISEFAC"] < 1.1
+    assert master.header["EGAIN"] == pytest.approx(camera.gain, rel=0.1)
+    flat = read_product(tmp_path / "full/mean_flat/mean_flat_NONE.fits")
+    truth = camera.response * camera.illumination
+    truth[0::2] *= 1 + ratio.mean()
+    good = (master.dq == 0) & ~camera.hot
+    error = (
+        (flat.data / truth / np.median((flat.data / truth)[good]) - 1)[good] * truth[good] / flat.uncert[good]
+    )
+    assert abs(error.std() - 1) < 0.1
+    assert flat_frames.run("--mode", "reduce_only", "--basepath", frames, *words, tmp_path / "chain") == 0
+    for mode in ("normalize_only", "vignetting_only", "make_master"):
+        assert flat_frames.run("--mode", mode, "--output-dir", tmp_path / "chain") == 0
+    name = "master_flat/master_flat_NONE_T5.0_E2.fits"
+    same(tmp_path / "chain" / name, tmp_path / "full" / name)

@@ -5,7 +5,7 @@ import math
 from flat_pipeline.noise_model import settle_noise
 from flat_pipeline.plan import check_plan
 from flat_pipeline.products import group_names
-from flat_pipeline.screening import describe_group, screen_flats, set_levels
+from flat_pipeline.screening import describe_group, screen_flats, set_levels, warn_of_fields
 from flat_pipeline.steps.step2_dark import write_tables
 from utils.application.log import progress
 from utils.domain import flat_levels
@@ -36,6 +36,7 @@ def run(config, context):
                 )
             )
         set_levels(flats, members, rows, config.norm_method)
+        warn_of_fields(flats, record)
         for flat, name in zip(flats, group_names(flats), strict=True):
             flat.name = name
         settle_noise(flats, setting, source, config, record)

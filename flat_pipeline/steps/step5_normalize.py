@@ -8,7 +8,7 @@ from flat_pipeline import frame_files
 from flat_pipeline.cleaning import FrameReader, normalised_frames
 from flat_pipeline.combining import raw_stack
 from flat_pipeline.products import dark_cards
-from flat_pipeline.screening import set_levels
+from flat_pipeline.screening import set_levels, warn_of_fields
 from utils.application.log import progress
 from utils.domain import flat_levels
 from utils.fits_io.frame_stack import FrameStack
@@ -60,6 +60,7 @@ def _from_files(config, context):
     ]
     rows = flat_levels.level_rows(flats[0].frames.images[0].shape)
     set_levels(flats, members, rows, config.norm_method)
+    warn_of_fields(flats, record)
     for flat, numbers in progress(groups, len(groups), "normalise flats"):
         images = flat.frames.images
         stack = frame_files.file_stack(record, flat, scales=1.0 / flat.levels)

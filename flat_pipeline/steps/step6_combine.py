@@ -62,12 +62,12 @@ def _room(config, context):
 
 
 def _add_raw(config, context, combined, flat):
-    """Combine the raw frames of a group: streamed, or frame by frame where something has to be masked."""
+    """Combine the raw frames of a group: streamed, or frame by frame where something has to be masked or fields differ."""
     setting = context.setting
     pedestal = context.dark.pedestal(flat.temperature, flat.exposure)
     flat.cards = dark_cards(pedestal)
     stack = raw_stack(flat, pedestal, setting, context.dark)
-    if config.flat_type == "lab":
+    if config.flat_type == "lab" and flat.fields is None:
         combined.add(stack)
         return
     with (

@@ -8,7 +8,7 @@ import numpy as np
 from utils.fits_io.frame_sample import spread_rows
 from utils.fits_io.frame_stack import FrameStack
 from utils.kernels import noise
-from utils.kernels.flat_level import frame_level, level_against, trust
+from utils.kernels.flat_level import field_ratio, fields_differ, frame_level, level_against, trust
 
 LEVEL_VALUES = 1 << 16
 """Values of a frame that its level is found from, in rows that depend on the shape only."""
@@ -59,7 +59,10 @@ def levels_of(groups, rows, method):
     groups : list of `LevelGroup`.  rows : (r,) from `level_rows`.  method : 'median', 'mean', 'max': what is 1 in the mean
     flat of the filter.  Every frame is compared with that flat, pixel by pixel: the median of a vignetted frame alone would
     follow its noise, and a faint frame would seem brighter or darker than it is.
-    Returns a list of (n,) [product ADU]; a frame without light has a level that is not positive, or NaN.
+    Interlaced sensors read even and odd rows as two fields: where their ratio differs between the frames of a group, the
+    level of each is found too.
+    Returns a list of (levels, fields): levels (n,) [product ADU]; a frame without light has one that is not positive, or
+    NaN; fields (n, 2), level of even and of odd rows relative to that of the frame, or None.
     """
     sums = [_mean_rows(group, rows) for group in groups]
     total, count = (np.sum([one[part] for one in sums], axis=0) for part in (0, 1))
@@ -68,14 +71,26 @@ def levels_of(groups, rows, method):
         flats = [own / n for own, n, _ in sums]
     unit = frame_level(reference, method)
     if not unit > 0:
-        return [first for _, _, first in sums]
+        return [(first, None) for _, _, first in sums]
     reference /= unit
-    found = []
+    found, odd = [], np.asarray(rows) % 2 == 1
     for group, flat, (_, _, first) in zip(groups, flats, sums, strict=True):
         weights = trust(flat, reference)
-        levels = [level_against(values, reference, weights) for values in group.frames(rows)]
-        found.append(np.where(first > 0, levels, first))
+        levels, ratios = [], []
+        for values in group.frames(rows):
+            levels.append(level_against(values, reference, weights))
+            ratios.append(field_ratio(values, reference, odd))
+        levels = np.where(first > 0, levels, first)
+        fields = None
+        if fields_differ(*np.transpose(ratios)):
+            fields = np.array([_fields(values, reference, weights, odd) for values in group.frames(rows)])
+            fields /= levels[:, None]
+        found.append((levels, fields))
     return found
+
+
+def _fields(values, reference, weights, odd):
+    return [level_against(values[odd == p], reference[odd == p], weights[odd == p]) for p in (False, True)]
 
 
 def _mean_rows(group, rows):
@@ -123,10 +138,11 @@ class FlatSample:
         return np.where(count == self.tails.shape[1], 1.0, count / self.size)
 
 
-def sample_flats(rows, pedestal):
+def sample_flats(rows, pedestal, where):
     """Boil the sampled rows of a group down.
 
-    rows : (n, r, nx) float32 [ADU], changed.  pedestal : (r, nx) [ADU].  Returns `FlatSample`.
+    rows : (n, r, nx) float32 [ADU], changed.  pedestal : (r, nx) [ADU].  where : (r,) numbers of the rows: noise is
+    found with even and odd ones normalised apart where their ratio differs between frames.  Returns `FlatSample`.
     """
     n, size = len(rows), rows[0].size
     keep = max(2, math.ceil(TAIL * size))
@@ -144,6 +160,14 @@ def sample_flats(rows, pedestal):
         if finite.size:
             spreads[index] = 1.4826 * float(np.median(np.abs(finite - np.median(finite))))
             uneven[index] = _unevenness(difference)
+    # Frames are judged as they are, their noise without what the fields share.
+    odd = np.asarray(where) % 2 == 1
+    ratios = [field_ratio(one, reference, odd) for one in rows]
+    if fields_differ(*np.transpose(ratios)):
+        for one, (ratio, _) in zip(rows, ratios, strict=True):
+            if np.isfinite(ratio) and ratio > 0:
+                one[~odd] /= np.float32(np.sqrt(ratio))
+                one[odd] *= np.float32(np.sqrt(ratio))
     flat = rows.reshape(n, -1)[:, :: max(1, n * size // NOISE_VALUES)]
     usable = np.isfinite(levels) & (levels > 0)
     within = noise.pooled_scatter(flat[usable]) if usable.sum() > 1 else math.nan

@@ -13,6 +13,10 @@ TAPER, TAPER_ROUNDS = (4.0, 6.0), 2
 """Samples count in full up to the first number of robust sigma, and no more from the second on."""
 FAINTEST = 0.05
 """Pixels of less light in the reference take no part."""
+LEAST_FIELD, FEWEST_FIELDS = 64, 3
+"""Samples of even and of odd rows, and frames, from which their ratio is judged."""
+FIELD_SIGMA, LEAST_SCATTER = 3.0, 5e-4
+"""Even and odd rows are fields of their own where their ratio scatters by so many errors, and by this."""
 SCALE_VALUES = 1 << 13
 """Samples that tell the robust scatter."""
 
@@ -79,6 +83,36 @@ def level_against(samples, reference, weights=None):
             break
         level = float((weight * value).sum(dtype=np.float64)) / total
     return level
+
+
+def field_ratio(samples, reference, odd):
+    """Ratio of the levels of even and odd rows of a frame against a reference, and its 1-sigma error.
+
+    samples, reference : (r, nx), NaN = takes no part.  odd : (r,) bool.  Returns (ratio, error), NaN where not known.
+    """
+    step = max(1, samples.size // SCALE_VALUES)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        relative = np.where(reference > FAINTEST, samples / reference, np.nan)[:, ::step]
+    fields = [relative[odd == parity] for parity in (False, True)]
+    fields = [one[np.isfinite(one)] for one in fields]
+    if min(one.size for one in fields) < LEAST_FIELD:
+        return float("nan"), float("nan")
+    levels = [float(np.median(one)) for one in fields]
+    errors = [
+        1.2533 * 1.4826 * float(np.median(np.abs(one - level))) / (abs(level) * np.sqrt(one.size))
+        for one, level in zip(fields, levels, strict=True)
+    ]
+    return levels[0] / levels[1], float(np.hypot(*errors))
+
+
+def fields_differ(ratios, errors):
+    """Scatter of the ratio of even to odd rows between frames, 0 where it is no more than their errors; (n,) each."""
+    good = np.isfinite(ratios) & np.isfinite(errors)
+    if good.sum() < FEWEST_FIELDS:
+        return 0.0
+    scatter = float(np.std(np.asarray(ratios)[good], ddof=1))
+    expected = float(np.sqrt(np.mean(np.square(np.asarray(errors)[good]))))
+    return scatter if scatter > FIELD_SIGMA * expected and scatter > LEAST_SCATTER else 0.0
 
 
 def trust(flat, reference):
