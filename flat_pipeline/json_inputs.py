@@ -1,9 +1,8 @@
 """List of darks that the user hands over (--dark-files-json), its keys and values checked."""
 
 import json
-import math
-from numbers import Real
 
+from utils.domain.json_values import is_number, listed
 from utils.errors import OptionError
 
 _LIST = ("original_path", "temperature", "exposure")
@@ -45,7 +44,7 @@ def _keys(path, content, needed, optional=(), where=""):
     unknown = sorted(set(content) - set(needed) - set(optional))
     if missing or unknown:
         got = "; ".join(
-            f"{word} {', '.join(keys)}" for word, keys in (("missing", missing), ("unknown", unknown)) if keys
+            f"{word} {listed(keys)}" for word, keys in (("missing", missing), ("unknown", unknown)) if keys
         )
         wanted = ", ".join((*needed, *(f"{key} (optional)" for key in optional)))
         raise OptionError(f"{path}: {where + ': ' if where else ''}keys {got}, expected {wanted}")
@@ -53,7 +52,6 @@ def _keys(path, content, needed, optional=(), where=""):
 
 def _number(path, content, key, where="", above=None):
     value = content[key]
-    good = isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
-    if not good or (above is not None and not value > above):
+    if not is_number(value) or (above is not None and not value > above):
         wanted = "a number" + ("" if above is None else f" above {above:g}")
         raise OptionError(f"{path}: {where + ': ' if where else ''}{key}: got {value!r}, expected {wanted}")

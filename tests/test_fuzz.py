@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import tracemalloc
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -27,7 +28,7 @@ from utils.fits_io.frame_stack import FrameStack
 from utils.fits_io.header_scan import scan_header
 from utils.fits_io.keywords import describe
 from utils.fits_io.product_reader import read_product
-from utils.simulate_campaign import _read_plan
+from utils.simulate_campaign import _camera, _read_plan
 
 CASES = int(os.environ.get("FUZZ_CASES", "60"))
 MOST_MEMORY = 64 << 20
@@ -452,6 +453,7 @@ def json_bytes(draw, kind):
 def expanded_plan(path):
     """Read a plan as the simulator does, and list its attempts where they are few."""
     plan = _read_plan(str(path))
+    _camera(plan, SimpleNamespace(bits=None, size=None, seed=None, plan=path))
     sets = [group for name in ("bias", "darks", "flats") for group in plan[name]]
     if sum(group["frames"] for group in sets) < 500:
         expand_plan(plan, np.random.default_rng(1))

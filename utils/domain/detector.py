@@ -5,6 +5,7 @@ import math
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from utils.domain.json_values import is_number
 from utils.errors import InputError
 from utils.fits_io.atomic import write_json
 
@@ -85,7 +86,7 @@ class Detector:
 
 
 def _positive(value):
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < math.inf
+    return is_number(value) and value > 0
 
 
 def _measured(path, name, entry):

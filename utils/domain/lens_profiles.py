@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from utils.domain.json_values import is_number, listed
 from utils.errors import InputError, OptionError
 from utils.kernels.illumination import half_diagonal, radial_model
 from utils.kernels.illumination_surfaces import fit_polynomial, smooth_gaussian, smooth_median
@@ -255,7 +256,7 @@ def _check_keys(path, values, wanted, optional=()):
     missing = [key for key in wanted if key not in values]
     unknown = [key for key in values if key not in wanted and key not in optional]
     if missing or unknown:
-        parts = [f"missing {', '.join(missing)}"] * bool(missing) + [f"unknown {', '.join(unknown)}"] * bool(
+        parts = [f"missing {listed(missing)}"] * bool(missing) + [f"unknown {listed(unknown)}"] * bool(
             unknown
         )
         choice = f" and, if wanted, {', '.join(optional)}" if optional else ""
@@ -263,6 +264,6 @@ def _check_keys(path, values, wanted, optional=()):
 
 
 def _number(path, key, value):
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if not is_number(value):
         raise OptionError(f"{path}: {key} {json.dumps(value)}, expected a number")
     return float(value)

@@ -3,8 +3,9 @@
 import copy
 import math
 import re
-from numbers import Integral, Real
+from numbers import Integral
 
+from utils.domain.json_values import is_number, listed
 from utils.errors import OptionError
 
 SECTIONS = {"bias": "bias", "darks": "dark", "flats": "flat"}
@@ -73,7 +74,7 @@ def _complete(entry, fields, source, where):
     unknown = sorted(set(entry) - set(fields))
     if unknown:
         raise OptionError(
-            f"{source}: unknown {', '.join(where + name for name in unknown)}, expected {', '.join(fields)}"
+            f"{source}: unknown {listed(where + name for name in unknown)}, expected {', '.join(fields)}"
         )
     full = {}
     for name, (default, valid, expected) in fields.items():
@@ -87,10 +88,6 @@ def _complete(entry, fields, source, where):
     return full
 
 
-def _number(value):
-    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
-
-
 def _whole(value, least):
     return isinstance(value, Integral) and not isinstance(value, bool) and value >= least
 
@@ -101,20 +98,28 @@ def _session(value):
 
 
 def _numbers(value, above):
-    return isinstance(value, list | tuple) and len(value) > 0 and all(_number(x) and x > above for x in value)
+    return (
+        isinstance(value, list | tuple) and len(value) > 0 and all(is_number(x) and x > above for x in value)
+    )
 
 
+MOST_FRAMES = 1_000_000
+"""Frames in one attempt: more is a misprint."""
 _NEEDED = object()
-_ZERO_UP = (lambda x: _number(x) and x >= 0, "a number, 0 or more")
+_ZERO_UP = (lambda x: is_number(x) and x >= 0, "a number, 0 or more")
 _GROUP = {
     "temperatures": (_NEEDED, lambda x: _numbers(x, -273.15), "a list of temperatures, degC"),
-    "frames": (_NEEDED, lambda x: _whole(x, 1), "a whole number, 1 or more"),
+    "frames": (
+        _NEEDED,
+        lambda x: _whole(x, 1) and x <= MOST_FRAMES,
+        f"a whole number, 1 or more and at most {MOST_FRAMES}",
+    ),
     "session": (0, _session, "a whole number, 0 or more, or a list of them"),
-    "drift": (0.0, _number, "a number, degC"),
+    "drift": (0.0, is_number, "a number, degC"),
 }
 _EXPOSURES = (_NEEDED, lambda x: _numbers(x, 0), "a list of exposures, s, above 0")
 _GROUPS = {
-    "bias": {**_GROUP, "exposure": (1e-5, lambda x: _number(x) and x > 0, "an exposure, s, above 0")},
+    "bias": {**_GROUP, "exposure": (1e-5, lambda x: is_number(x) and x > 0, "an exposure, s, above 0")},
     "darks": {
         **_GROUP,
         "exposures": _EXPOSURES,
@@ -125,7 +130,7 @@ _GROUPS = {
         "exposures": _EXPOSURES,
         "flux": (_NEEDED, *_ZERO_UP),
         "type": ("lab", lambda x: x in tuple(FLAT_TREES), ", ".join(FLAT_TREES)),
-        "light_drift": (0.0, lambda x: _number(x) and abs(x) < 2, "a number between -2 and 2"),
+        "light_drift": (0.0, lambda x: is_number(x) and abs(x) < 2, "a number between -2 and 2"),
         "light_scatter": (0.0, *_ZERO_UP),
         "cosmic": (0.0, *_ZERO_UP),
         # A folder's name, and a FITS string.
@@ -136,9 +141,9 @@ _GROUPS = {
         ),
     },
 }
-_NUMBER = (lambda x: _number(x), "a number")
-_POSITIVE = (lambda x: _number(x) and x > 0, "a number above 0")
-_LATER = (None, lambda x: x is None or _number(x), "a day, or null")
+_NUMBER = (is_number, "a number")
+_POSITIVE = (lambda x: is_number(x) and x > 0, "a number above 0")
+_LATER = (None, lambda x: x is None or is_number(x), "a day, or null")
 _SERIES = (lambda x: _numbers(x, -math.inf), "a list of numbers")
 _STARS = {
     "count": (300, lambda x: _whole(x, 0), "a whole number, 0 or more"),
