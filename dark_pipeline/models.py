@@ -6,7 +6,7 @@ import math
 import numpy as np
 
 from dark_pipeline.products import hot_header
-from utils.domain.dark_maps import combined_quality
+from utils.domain.dark_maps import combined_quality, measured_levels, sampled
 from utils.domain.dark_model import EQUATION_1D, EQUATION_2D, MAPS_1D, MAPS_2D
 from utils.domain.frame_groups import dates_of_masters
 from utils.fits_io.atomic import write_bytes
@@ -17,6 +17,14 @@ ERRMODEL = "UNCERT(T,t)^2 = g C g, g = (r/A, r (T-T_MIN), r ln t)"
 
 LEAST_SPAN = 5.0
 """Temperatures over which the dark current of any sensor grows visibly: most double it in 5 to 8 degC."""
+KNOWN = 3.0
+"""Signal and growth count as measured from so many of their errors."""
+LOOSE_GAMMA = 0.2
+"""GAMMA less certain than this is not measured: over a factor of ten in exposure, rates could change by half."""
+LEAST_SIGNAL = 0.01
+"""Levels of rounded samples are not known better [ADU]."""
+FEW_BRIGHT = 20
+"""Hot and warm pixels that can carry a model where the others show no dark signal."""
 
 
 def model_cards(maps, law, t_min, two):
@@ -55,7 +63,7 @@ def model_cards(maps, law, t_min, two):
         ),
         "OFFSTERR": (float(np.max(law.offset_error)) if law.separable else None, "[adu] its error"),
         "OFFSTFIT": (law.separable, "temperatures tell an offset from GAMMA"),
-        "GFIXED": (not law.gamma_free, "one exposure: GAMMA = 0, not measured") if two else None,
+        "GFIXED": (not law.gamma_free, "exposures do not tell GAMMA: 0") if two else None,
         "B_G": (law.b.mean, "[1/K] B of the sensor"),
         "B_GERR": (_finite(law.b.error), "[1/K] its error"),
         "B_GSIG": (law.b.sigma, "[1/K] scatter of B over pixels"),
@@ -138,17 +146,55 @@ def write_global(config, record, path, **values):
     record.add_product(path, "GLOBAL_PARAMS")
 
 
-def unconstrained(law, temperatures):
+def unconstrained(law, maps, bright):
     """Say why the data do not carry a model, or None.
 
-    The temperatures must span ``LEAST_SPAN``, or the growth with temperature be known to a third of itself all the same.
+    maps : `DarkMaps`.  bright : (ny, nx) bool, hot and warm pixels.  Some map must show dark signal, and the growth with
+    temperature be known to a third of itself.
     """
     b, error = law.b.mean, law.b.error
-    low, high = temperatures.min(), temperatures.max()
-    if high - low >= LEAST_SPAN or abs(b) > 3.0 * error:
+    low, high = maps.temperature.min(), maps.temperature.max()
+    signal, unsure = _largest_signal(law, maps, bright)
+    if not signal > KNOWN * unsure:
+        return (
+            f"darks from {low:.1f} to {high:.1f} degC do not tell how the rate grows (no dark signal: at most"
+            f" {signal:.2g} +- {unsure:.2g} ADU)"
+        )
+    # Where no pixel follows the law of the sensor, B is that of the levels, without an error of its own.
+    if abs(b) > KNOWN * error or (law.b.pixels == 0 and high - low >= LEAST_SPAN):
         return None
     known = f"B = {b:.3g} +- {error:.2g} 1/degC" if math.isfinite(error) else "B is not known at all"
     return f"darks from {low:.1f} to {high:.1f} degC do not tell how the rate grows ({known})"
+
+
+def gamma_is_loose(law):
+    """Whether the exposures leave GAMMA open."""
+    return law.gamma_free and law.gamma.pixels > 0 and not law.gamma.error < LOOSE_GAMMA
+
+
+def _largest_signal(law, maps, bright):
+    """Signal above bias and offset of the map that shows most, and the error that its pixels share [ADU].
+
+    That of bright pixels where enough are.
+    """
+    offset = law.offset[np.unique(maps.session, return_inverse=True)[1]]
+    offset_error = float(np.max(law.offset_error))
+    shared = math.hypot(
+        math.sqrt(float(law.design.common_variance.max())),
+        offset_error if math.isfinite(offset_error) else 0.0,
+        LEAST_SIGNAL,
+    )
+    bright_ones = np.flatnonzero(bright)
+    found = []
+    for where in (sampled(maps, bright, 4), bright_ones[:: max(1, bright_ones.size // 4000)]):
+        if found and where.size < FEW_BRIGHT:
+            continue
+        level, variance = measured_levels(maps, where)
+        best = int(np.argmax(np.nan_to_num(level - offset, nan=-np.inf)))
+        # The bias, of as many frames or so, adds as much again.
+        error = math.hypot(shared, math.sqrt(2.0 * float(variance[best]) / where.size))
+        found.append((float((level - offset)[best]), error))
+    return max(found, key=lambda one: one[0] / one[1])
 
 
 def temperature_numbers(law):

@@ -70,11 +70,8 @@ def screen_darks(groups, config, bias, record):
     # One decision for the set: the finest step that any frame shows.
     factor = min(one.lsb * one.adu_scale for one in found)
     scale = float(factor if wanted is None else wanted)
-    if bias is not None and factor < bias.model.adu_scale and config.stored_scale is None:
-        raise InputError(
-            f"{bias.origin}: ADUSCALE {bias.model.adu_scale:g}, expected {factor:g} as the dark"
-            f" {groups[0].entries[0]['original_path']} is stored"
-        )
+    if bias is not None and config.stored_scale is None:
+        _check_scale(bias, factor, groups[0].entries[0]["original_path"])
     if wanted is None and any(one.adu_scale != scale for one in found):
         return screen_darks(
             groups, replace(config, shared=replace(config.shared, adu_scale=scale)), bias, record
@@ -100,6 +97,18 @@ def screen_darks(groups, config, bias, record):
             DarkGroup(group, int(np.bincount(session).argmax()), level, float(np.mean(group.levels)) - level)
         )
     return result, whole
+
+
+def _check_scale(bias, factor, path):
+    """Refuse darks whose samples have another step than those of the bias: finer than its unit, or coarser.
+
+    factor : step of the darks in stored units.  A unit that the user chose for the bias may be finer than its step.
+    """
+    scale, lsb = bias.model.adu_scale, bias.model.header.get("LSB")
+    if factor < scale or (lsb is not None and factor > scale * float(lsb)):
+        raise InputError(
+            f"{bias.origin}: ADUSCALE {scale:g}, expected {factor:g} as the dark {path} is stored"
+        )
 
 
 def sensor_bias(model, temperature):

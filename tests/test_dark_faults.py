@@ -61,6 +61,47 @@ def test_one_bias_frame_at_each_temperature(tree, tmp_path):
     assert "no temperature has two frames" in warnings
 
 
+@pytest.mark.parametrize("terms", [{"dark_rate": 1e-9, "hot_fraction": 0.0, "warm_fraction": 0.0}])
+@pytest.mark.parametrize("exposures", [(5, 60), (1e-5, 2e-5)])
+def test_darks_without_dark_signal_have_no_model(tree, tmp_path, terms, exposures):
+    camera = dark_frames.sensor((24, 32), 5, telegraph_fraction=0.0, cosmic_rate=0.0, **terms)
+    dark_frames.campaign(tree, camera, 5, exposures=exposures, **SMALL)
+    assert dark_frames.run("--basepath", tree, "--output-dir", tmp_path / "out") == 1
+    missing = record(tmp_path / "out")["runs"][-1]["missing"]
+    assert "dark_model_2d" in [one["what"] for one in missing]
+    assert all("do not tell how the rate grows" in one["reason"] for one in missing)
+
+
+def test_exposures_that_do_not_tell_gamma(tree, tmp_path):
+    camera = dark_frames.sensor((24, 32), 5)
+    dark_frames.campaign(tree, camera, 5, exposures=(30, 32), **SMALL)
+    assert dark_frames.run("--basepath", tree, "--output-dir", tmp_path / "out") == 0
+    gamma = read_product(tmp_path / "out/dark_model_2d/GAMMA_map_2D.fits")
+    assert gamma.header["GFIXED"]
+    assert not gamma.data.any()
+    assert "do not tell GAMMA" in " ".join(record(tmp_path / "out")["runs"][-1]["warnings"])
+
+
+@pytest.mark.parametrize(
+    ("bits", "words", "told"),
+    [
+        ("12left", ("--adu-scale", "8"), "ADUSCALE 16, expected 8 as --adu-scale says"),
+        ("12", (), "ADUSCALE 1, expected 16 as the dark"),
+    ],
+)
+def test_a_bias_model_in_other_units_is_refused(tree, tmp_path, capsys, bits, words, told):
+    dark_frames.campaign(tree, dark_frames.sensor((16, 20), 5, left_justified=bits == "12left"), 5, **SMALL)
+    assert dark_frames.run("--basepath", tree, "--output-dir", tmp_path / "first") == 0
+    darks = tmp_path / "darks"
+    dark_frames.campaign(darks, dark_frames.sensor((16, 20), 5), 5, **(SMALL | {"bias_n": 0}))
+    bias = ("--bias-model", tmp_path / "first" / "bias_used")
+    capsys.readouterr()
+    text = refused(capsys, "--basepath", darks, "--output-dir", tmp_path / "out", *bias, *words)
+    assert told in text
+    assert "bias_used" in text
+    assert not list((tmp_path / "out").rglob("A_map*.fits"))
+
+
 def test_no_darks(tree, tmp_path, capsys):
     take(tree, temperatures=())
     assert "no dark frame" in refused(capsys, "--basepath", tree, "--output-dir", tmp_path / "out")

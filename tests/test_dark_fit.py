@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from utils.kernels import dark_fit, dark_law, dark_levels, dark_noise, dark_population
+from utils.kernels import dark_algebra, dark_fit, dark_law, dark_levels, dark_noise, dark_population
 
 T = np.repeat([-10.0, 0.0, 10.0], 4)
 E = np.tile([1.0, 10.0, 60.0, 200.0], 3)
@@ -183,3 +183,13 @@ def test_levels_of_telegraph_pixels():
     assert (levels[100:200] > 1).mean() > 0.95
     assert (levels[200:] == 1).all()
     assert abs(np.median(step[100:200]) - 8.0) < 1.0
+
+
+def test_variances_stay_positive_where_rounding_makes_parameters_one():
+    """Correlations a little beyond 1, as sums in float32 give them."""
+    off = np.array([1.0 - 1e-3, 1.0, 1.0 + 1e-8, 1.0 + 3e-7, -1.0 - 3e-7])
+    one, none = np.ones_like(off), np.zeros_like(off)
+    pp, pb, _, bb, *_ = dark_algebra.inverse(np.stack([4.0 * one, 2.0 * off, none, one, none, one]))
+    for slope in (-30.0, -2.0, -0.5, 0.0, 0.5, 2.0, 30.0):
+        assert np.all(pp + slope * slope * bb + 2.0 * slope * pb > 0)
+    np.testing.assert_allclose(pp[0], 0.25 / (1.0 - off[0] ** 2), rtol=2e-3)

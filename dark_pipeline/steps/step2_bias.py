@@ -3,6 +3,7 @@
 from utils.application.log import LOGGER
 from utils.domain import bias_source
 from utils.domain.masters import CombineOptions
+from utils.errors import InputError
 from utils.fits_io.naming import counted, label
 
 BIAS = "bias_used"
@@ -38,6 +39,7 @@ def run(config, context):
         context.bias = source
         first = context.groups[0]
         what = f"the dark {first.entries[0]['original_path']}"
+        _check_scale(source, config.stored_scale)
         bias_source.check_match(source, first.images[0], first.entries[0], None, what)
         for path, reason in source.rejected:
             record.reject(path, reason)
@@ -51,6 +53,14 @@ def run(config, context):
             record.add_product(path, prodtype)
         step.summary = f"bias from {source.origin}" + (
             f" ({counted(source.count, 'frame')})" if source.count else ""
+        )
+
+
+def _check_scale(source, wanted):
+    """Refuse a bias in other units than --adu-scale asks for."""
+    if wanted is not None and wanted != source.model.adu_scale:
+        raise InputError(
+            f"{source.origin}: ADUSCALE {source.model.adu_scale:g}, expected {wanted:g} as --adu-scale says"
         )
 
 

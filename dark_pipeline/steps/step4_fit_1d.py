@@ -35,7 +35,7 @@ def run(config, context):
 def _fit_one(config, record, maps, bright, folder):
     """Fit and write the model of one exposure; returns whether its temperatures tell one."""
     law = sensor_of(maps, bright, gamma_free=False, offset_free=False, thorough=False)
-    reason = unconstrained(law, maps.temperature)
+    reason = unconstrained(law, maps, bright)
     if reason:
         record.missing(folder, reason)
         return False

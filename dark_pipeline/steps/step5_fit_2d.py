@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from dark_pipeline.models import temperature_numbers, unconstrained, write_global, write_model
+from dark_pipeline.models import gamma_is_loose, temperature_numbers, unconstrained, write_global, write_model
 from dark_pipeline.products import MODEL_2D, open_dark_maps
 from utils.application.log import LOGGER
 from utils.domain.dark_maps import fit_all, offset_can_be_told, sensor_of
@@ -38,11 +38,17 @@ def run(config, context):
                 " exposures; none is fitted"
             )
         law = sensor_of(maps, bright, gamma_free=bool(several), offset_free=offset_free)
-        reason = unconstrained(law, maps.temperature)
+        reason = unconstrained(law, maps, bright)
         if reason:
             record.missing(MODEL_2D, reason)
             step.summary = "no model"
             return
+        if gamma_is_loose(law):
+            record.warn(
+                f"exposures from {maps.exposure.min():g} to {maps.exposure.max():g} s do not tell GAMMA"
+                f" ({law.gamma.mean:+.2g} +- {law.gamma.error:.2g}): GAMMA = 0, held and flagged"
+            )
+            law = sensor_of(maps, bright, gamma_free=False, offset_free=offset_free)
         t_min = float(maps.temperature.min())
         fit = fit_all(maps, law, bright, t_min, jobs=config.shared.jobs)
         _, a_g, dq = write_model(config, record, MODEL_2D, maps, law, fit, t_min, two=True)

@@ -5,6 +5,9 @@ import numpy as np
 SMALL_PRODUCT = 200_000
 """Multiplications of a matrix product that a BLAS library does without threads of its own: these fight with ours."""
 
+ROUNDING = 1e-6
+"""Relative error of sums in float32."""
+
 
 def product(columns, values, kind=np.float64):
     """Matrix product (k, n) x (n, m) of float32 as ``kind`` (k, m), in pieces too small for threads of BLAS."""
@@ -64,9 +67,11 @@ def inverse(h):
     a, b, c, d, e, f = h
     # Scaled to a unit diagonal first: the parameters differ by orders of magnitude.
     scale = 1.0 / np.sqrt(np.maximum(np.stack([a, d, f]), 1e-30))
-    b, c, e = b * scale[0] * scale[1], c * scale[0] * scale[2], e * scale[1] * scale[2]
+    # Rounding of float32 sums can take a correlation beyond 1, where variances would be negative.
+    scale_off = 1.0 - ROUNDING
+    b, c, e = (value * scale[i] * scale[j] * scale_off for value, i, j in ((b, 0, 1), (c, 0, 2), (e, 1, 2)))
     det = 1.0 + 2.0 * b * c * e - b * b - c * c - e * e
-    det = np.maximum(det, 1e-12)
+    det = np.maximum(det, ROUNDING**2)
     found = np.stack([1 - e * e, c * e - b, b * e - c, 1 - c * c, b * c - e, 1 - b * b]) / det
     i, j = [0, 0, 0, 1, 1, 2], [0, 1, 2, 1, 2, 2]
     return found * scale[i] * scale[j]
