@@ -73,7 +73,8 @@ def test_darks_without_dark_signal_have_no_model(tree, tmp_path, terms, exposure
 
 
 def test_exposures_that_do_not_tell_gamma(tree, tmp_path):
-    camera = dark_frames.sensor((24, 32), 5)
+    # Ordinary pixels of 0.3 to 2 ADU in both exposures, which differ by 7 %.
+    camera = dark_frames.sensor((24, 32), 5, dark_rate=0.02, hot_fraction=0.0, warm_fraction=0.0)
     dark_frames.campaign(tree, camera, 5, exposures=(30, 32), **SMALL)
     assert dark_frames.run("--basepath", tree, "--output-dir", tmp_path / "out") == 0
     gamma = read_product(tmp_path / "out/dark_model_2d/GAMMA_map_2D.fits")
