@@ -195,3 +195,62 @@ def test_dry_run_of_modes_that_start_from_files(tree, tmp_path, capsys):
         assert name in files(out)
         text = refused(capsys, "--mode", mode, "--output-dir", tmp_path / "nowhere", "--dry-run")
         assert "make it with" in text
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda darks, flat: darks[0].update(exposure=4.0), "exposure 4 s in the list, 2 s in the header"),
+        (lambda darks, flat: darks[0].update(temperature=9.0), "temperature 9 degC in the list"),
+        (lambda darks, flat: darks.extend([dict(darks[0])] * 5), "named before, in entry 0"),
+        (lambda darks, flat: darks[0].update(original_path=str(flat)), "tells a flat, expected a dark"),
+    ],
+)
+def test_list_of_darks_that_cannot_be(tree, tmp_path, capsys, change, told):
+    take(tree)
+    darks = [
+        {"original_path": str(path), "temperature": 5.0, "exposure": 2.0}
+        for path in sorted((tree / "dark").iterdir())
+    ]
+    change(darks, next((tree / "flat").iterdir()))
+    path = tmp_path / "darks.json"
+    path.write_text(json.dumps(darks))
+    words = ("--basepath", tree, "--output-dir", tmp_path / "out", "--dark-files-json", path)
+    assert told in refused(capsys, *words)
+    assert not (tmp_path / "out").exists()
+
+
+def test_dark_of_another_exposure_without_a_bias_is_explained(tree, tmp_path, capsys):
+    camera = take(tree, bias_n=0, dark_n=0)
+    flat_frames.take(tree, camera, "dark", [(5.0, 4.0, 4, None)], 9)
+    text = refused(capsys, "--basepath", tree, "--output-dir", tmp_path / "out")
+    assert "darks have other exposures (4 s), and none can be scaled without a bias" in text
+
+
+def test_flats_without_exposure_are_explained(tree, tmp_path, capsys):
+    camera = take(tree, n=0)
+    flat_frames.take(tree, camera, "flat", [(5.0, 2.0, 2, 1400.0)], 3, EXPOSURE=0.0)
+    for path in (tree / "flat").iterdir():
+        patched = path.read_bytes().replace(
+            b"EXPTIME =                  2.0", b"EXPTIME =                  0.0"
+        )
+        path.write_bytes(patched)
+    text = refused(capsys, "--basepath", tree, "--output-dir", tmp_path / "out")
+    assert "expected more than 0 s" in text
+
+
+@pytest.mark.parametrize(
+    ("cards", "told"), [({"XBINNING": 2}, "without XBINNING, expected 2"), ({"INSTRUME": "B"}, "INSTRUME A")]
+)
+def test_models_of_another_camera(tree, tmp_path, capsys, cards, told):
+    import dark_frames
+
+    camera = take(tree, n=0, bias_n=0, dark_n=0)
+    flat_frames.take(tree, camera, "flat", [(5.0, 2.0, 4, 1400.0)], 3, **cards)
+    for kind, exposure in (("bias", 1e-5), ("dark", 2.0)):
+        plan = [(t, exposure, 4, None) for t in (0.0, 5.0, 10.0)]
+        flat_frames.take(tmp_path / "in", camera, kind, plan, 4, INSTRUME="A" if "INSTRUME" in cards else "")
+    assert dark_frames.run("--basepath", tmp_path / "in", "--output-dir", tmp_path / "dark") == 0
+    words = ("--basepath", tree, "--output-dir", tmp_path / "out")
+    for option, folder in (("--bias-model", "bias_used"), ("--dark-model", "dark_model_2d")):
+        assert told in refused(capsys, *words, option, tmp_path / "dark" / folder)

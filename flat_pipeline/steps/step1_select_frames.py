@@ -1,10 +1,13 @@
 """Find the flats of one camera setting, group them by filter, exposure and temperature, and find darks and biases."""
 
+import os
+
 from flat_pipeline.frame_files import STARTS, start_of
 from flat_pipeline.json_inputs import read_dark_files
 from utils.application.log import LOGGER, progress
+from utils.domain.dark_source import SAME_EXPOSURE
 from utils.domain.frame_groups import group_entries
-from utils.errors import InputError
+from utils.errors import InputError, OptionError
 from utils.fits_io.header_scan import scan_header
 from utils.fits_io.keywords import describe
 from utils.fits_io.naming import counted, exposure_label, label
@@ -38,13 +41,15 @@ def run(config, context):
             record.reject(rejection["path"], rejection["reason"])
         flats = _usable(manager.filter_files(category="CALIBRATION", subcat="flats"), record)
         if not flats:
+            first = next((one for one in record.rejected if one["path"] in _paths_of_flats(manager)), None)
+            why = "" if first is None else f", the first: {first['path']} ({first['reason']})"
             raise InputError(
-                f"{shared.basepath}: no flat frame that can be used among {counted(len(manager.entries), 'frame')}"
+                f"{shared.basepath}: no flat frame that can be used among {counted(len(manager.entries), 'frame')}{why}"
             )
         images = dict(manager.images)
         darks = []
         if config.dark_files_json is not None:
-            darks = _named_darks(config.dark_files_json, images)
+            darks = _named_darks(config.dark_files_json, images, shared.temp_tolerance)
         elif config.dark_model is None and not config.no_dark:
             darks = _usable(manager.filter_files(category="CALIBRATION", subcat="darks"), record)
         biases = []
@@ -99,16 +104,38 @@ def _usable(entries, record):
     return usable
 
 
-def _named_darks(path, images):
-    """Entries of the darks that a JSON file names; what it says of temperature and exposure counts."""
-    entries = []
-    for given in read_dark_files(path):
+def _paths_of_flats(manager):
+    return {entry["original_path"] for entry in manager.entries if entry["caltype"] == "flat"}
+
+
+def _named_darks(path, images, temp_tolerance):
+    """Entries of the darks that a JSON file names; its temperature and exposure must be those of the headers.
+
+    Raises OptionError for a file that is named twice, is no dark, or says otherwise than the list.
+    """
+    entries, places = [], {}
+    for number, given in enumerate(read_dark_files(path)):
         own = given["original_path"]
         # As seen from the working folder, else from the list.
         place = next((p for p in (path.parent / own,) if p.is_file()), None)
         name = own if place is None or _is_file(own) else str(place)
         image = scan_header(name)
-        facts = describe(image.cards, name)
+        facts = describe(image.cards)
+        where = f"{path}: entry {number}: {name}"
+        first = places.setdefault(os.path.realpath(name), number)
+        if first != number:
+            raise OptionError(f"{where}: named before, in entry {first}; expected every dark once")
+        if facts["caltype"] in ("flat", "bias"):
+            raise OptionError(f"{where}: {facts['kind_source']} tells a {facts['caltype']}, expected a dark")
+        for key, unit, reach in (
+            ("temperature", "degC", temp_tolerance),
+            ("exposure", "s", SAME_EXPOSURE * given["exposure"]),
+        ):
+            told = facts[key]
+            if told is not None and abs(told - given[key]) > reach:
+                raise OptionError(
+                    f"{where}: {key} {given[key]:g} {unit} in the list, {told:g} {unit} in the header; expected the same"
+                )
         entry = {
             **facts,
             "caltype": "dark",

@@ -229,6 +229,19 @@ def check_match(source, image, entry, adu_scale, what):
     gain = model.header.get("GAIN")
     if gain is not None and entry["gain"] is not None and not math.isclose(float(gain), float(entry["gain"])):
         raise InputError(f"{source.origin}: GAIN {gain}, expected {entry['gain']:g} as {what}")
-    binning = model.header.get("XBINNING")
-    if binning is not None and entry["binning"] and str(int(binning)) != str(entry["binning"]).split("x")[0]:
-        raise InputError(f"{source.origin}: XBINNING {binning}, expected {entry['binning']} as {what}")
+    check_camera(model.header, entry, f"{source.origin}:", what)
+
+
+def check_camera(header, entry, whose, what):
+    """Refuse a model of another camera or binning than a frame; no binning told is 1.
+
+    header : of the model.  entry : of the frame.  whose, what : model and frame in words.
+    """
+    binning = header.get("XBINNING")
+    wanted = str(entry["binning"] or "1").split("x")[0]
+    if str(int(binning or 1)) != wanted:
+        told = "without XBINNING" if binning is None else f"XBINNING {binning}"
+        raise InputError(f"{whose} {told}, expected {wanted} as {what}")
+    camera = header.get("INSTRUME")
+    if camera and entry["camera"] and str(camera).strip() != str(entry["camera"]).strip():
+        raise InputError(f"{whose} INSTRUME {camera}, expected {entry['camera']} as {what}")

@@ -159,6 +159,9 @@ class DarkSource:
             return (
                 f"the darks are shorter (at most {longest.exposure:g} s), and a dark is scaled only downwards"
             )
+        same = [g for g in near if math.isclose(g.exposure, exposure, rel_tol=SAME_EXPOSURE)]
+        if self.bias is None and not same:
+            return f"the darks have other exposures ({longest.exposure:g} s), and none can be scaled without a bias"
         return f"fewer than {FEWEST_DARKS} darks at {label(temperature, 1)} degC of one exposure from {exposure:g} s"
 
     def _bias_at(self, temperature):
@@ -369,9 +372,7 @@ def check_dark_model(model, folder, image, entry, adu_scale, what):
     gain = head.get("GAIN")
     if gain is not None and entry["gain"] is not None and not math.isclose(float(gain), float(entry["gain"])):
         raise InputError(f"{folder}: GAIN {gain}, expected {entry['gain']:g} as {what}")
-    binning = head.get("XBINNING")
-    if binning is not None and entry["binning"] and str(int(binning)) != str(entry["binning"]).split("x")[0]:
-        raise InputError(f"{folder}: XBINNING {binning}, expected {entry['binning']} as {what}")
+    bias_source.check_camera(head, entry, f"{folder}:", what)
 
 
 def middle_rows(shape):
