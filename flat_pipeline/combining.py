@@ -7,6 +7,7 @@ import numpy as np
 
 from flat_pipeline.noise_model import base_variance, median_variance_factor, sample_variance
 from utils.domain import masters
+from utils.errors import InputError
 from utils.fits_io.frame_stack import FrameStack, StackResult
 from utils.fits_io.products import DQ
 from utils.fits_io.workers import over_pixels, shared_empty
@@ -99,8 +100,12 @@ class CombinedFlats:
             # As the stack of raw frames judges it.
             result.flags[stack.saturated > max(1, n // 10)] |= combine.SATURATED
         result.value[result.n_used == 0] = np.nan
+        if not np.isfinite(result.value).any():
+            raise InputError(f"{stack.flat.name}: no pixel has a value, expected light above bias and dark")
         own, common = self._judge(stack, result, mean, square)
-        weight = np.float32(1.0 / max(float(np.nanmedian(own.reshape(-1)[::7])), 1e-30))
+        some = own.reshape(-1)[::7]
+        some = some[np.isfinite(some)]
+        weight = np.float32(1.0 / max(float(np.median(some if some.size else own[np.isfinite(own)])), 1e-30))
         self.weights.setdefault(stack.flat.filter, []).append((index, weight))
         planes = {"value": result.value, "own": own, "common": common, "flags": result.flags}
         for name, plane in planes.items():

@@ -154,7 +154,7 @@ _DARK_CARDS = ("DARKFROM", "DARKWHAT", "DARKTEMP", "DARKEXP", "NDARKS", "DARKLEV
 def _same_setting(heads):
     first_path, first = heads[0]
     for path, head in heads:
-        for key in ("ADUSCALE", "GAIN", "XBINNING", "EGAIN", "NAXIS1", "NAXIS2", "FLATTYPE", "NORMMETH"):
+        for key in ("ADUSCALE", "GAIN", "XBINNING", "NOISGAIN", "NAXIS1", "NAXIS2", "FLATTYPE", "NORMMETH"):
             if head.get(key) != first.get(key):
                 raise InputError(
                     f"{path}: {key} {head.get(key)}, expected {first.get(key)} as in {first_path}"
@@ -169,7 +169,7 @@ def setting_of(head):
         not head["STEP"],
         float(head.get("SATURATE", math.inf)),
         str(head.get("SATFROM", "")),
-        1.0 / float(head["EGAIN"]) if head.get("EGAIN") else 0.0,
+        1.0 / float(head["NOISGAIN"]) if head.get("NOISGAIN") else 0.0,
         str(head.get("GAINFROM", "")),
         math.nan,
         float(head["RNVAR"]),

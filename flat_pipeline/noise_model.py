@@ -8,6 +8,7 @@ from utils.kernels import noise
 
 LEVELS_APART = 1.5
 """Levels must differ by this factor before they tell read noise and gain apart."""
+UNKNOWN_GAIN = "unknown, stars widen the scatter"
 DISAGREES = 0.15
 """A gain that the scatter of the frames contradicts by this part is said."""
 
@@ -36,6 +37,12 @@ def settle_noise(flats, setting, source, config, record):
             break
     else:
         setting.inverse_gain, setting.gain_from = measured or _from_neighbours(flats, setting, record)
+        if measured is not None and config.flat_type == "sky":
+            setting.gain_from = UNKNOWN_GAIN
+            record.warn(
+                f"gain [e-/ADU] unknown: stars that move widen the scatter of sky flats, which is that of"
+                f" {1.0 / setting.inverse_gain:.3g} e-/ADU; errors follow the scatter of the masked frames, --gain tells it"
+            )
     # Stars that move make the scatter of sky flats too large to tell the gain.
     if measured is not None and config.flat_type != "sky":
         setting.measured_gain = 1.0 / measured[0]
@@ -46,7 +53,8 @@ def settle_noise(flats, setting, source, config, record):
                 f"gain {1.0 / setting.inverse_gain:.3g} e-/ADU ({setting.gain_from}), but flats scatter as at"
                 f" {setting.measured_gain:.3g}: errors follow the scatter"
             )
-    record.value(f"gain used ({setting.gain_from})", 1.0 / setting.inverse_gain, "e-/adu", section="Frames")
+    word = "gain of the noise model" if setting.gain_from == UNKNOWN_GAIN else "gain used"
+    record.value(f"{word} ({setting.gain_from})", 1.0 / setting.inverse_gain, "e-/adu", section="Frames")
     if known:
         record.value(
             "read noise used (median pixel)", math.sqrt(setting.read_number), "adu", section="Frames"
@@ -62,6 +70,11 @@ def _measured(flats, setting, read_known):
     several = [flat for flat in flats if math.isfinite(flat.sample.within) and flat.sample.within > 0]
     if not several:
         return None
+    several = [
+        flat for flat in several if math.isfinite(flat.signal) and flat.signal * flat.sample.within > 0
+    ]
+    if not several:
+        return None
     signal = np.array([flat.signal for flat in several])
     variance = np.array([(flat.sample.within * flat.signal) ** 2 for flat in several])
     # The scatter of a group is known to the same part whatever its level.
@@ -73,8 +86,9 @@ def _measured(flats, setting, read_known):
             setting.read_number = float(base)
             return float(slope), "scatter of the flats at several levels"
     beyond = variance - setting.read_number
-    slope = float((weight * signal * beyond).sum() / (weight * signal * signal).sum())
-    if slope <= 0:
+    with np.errstate(invalid="ignore", over="ignore"):
+        slope = float((weight * signal * beyond).sum() / (weight * signal * signal).sum())
+    if not (math.isfinite(slope) and slope > 0):
         return None
     return slope, "scatter of the flats"
 

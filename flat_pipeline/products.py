@@ -58,8 +58,12 @@ def setting_cards(config, setting):
         "ADUSCALE": (setting.adu_scale, "stored units per ADU"),
         "LSB": (setting.lsb, "[adu] one step of the converter"),
         "EGAIN": (
-            1.0 / setting.inverse_gain if setting.inverse_gain else None,
+            1.0 / setting.inverse_gain if setting.inverse_gain and setting.gain_known else None,
             "[e-/adu] conversion gain",
+        ),
+        "NOISGAIN": (
+            1.0 / setting.inverse_gain if setting.inverse_gain else None,
+            "[e-/adu] gain of the noise model",
         ),
         "GAINFROM": (setting.gain_from, "where the gain comes from"),
         "STEP": (setting.step, "[adu] step of the samples, 0: floats"),
@@ -84,13 +88,17 @@ def dark_cards(pedestal):
     """Cards that tell what was subtracted."""
     return {
         "DARKFROM": (pedestal.kind, "what was subtracted"),
-        "DARKWHAT": (pedestal.words[-60:], "the same in words"),
+        "DARKWHAT": (_cut(pedestal.words, 60), "the same in words"),
         "DARKTEMP": (_finite(pedestal.dark_temperature), "[degC] temperature of the dark"),
         "DARKEXP": (_finite(pedestal.dark_exposure), "[s] exposure of the dark"),
         "NDARKS": (len(pedestal.files), "darks behind it, 0: none or a model"),
         "DARKLEV": (_finite(level_of(pedestal.value)), "[adu] median subtracted"),
         "DARKEXTR": (pedestal.extrapolated, "bias or dark outside its fitted range"),
     }
+
+
+def _cut(words, most):
+    return words if len(words) <= most else f"{words[: most - 3]}..."
 
 
 def _finite(value):
@@ -118,6 +126,7 @@ def write_master(record, config, combined, index, *, illumination, defects, card
             **cards,
             "FILTER": (flat.filter, "filter, NONE where the frames tell none"),
             **flat.cards,
+            **dict.fromkeys(("GROUP", "DRIFT")),
             "LEVEL": (float(levels.mean()), "[adu] mean level of the frames above the dark"),
             "LEVELMIN": (float(levels.min()), "[adu] lowest"),
             "LEVELMAX": (float(levels.max()), "[adu] highest"),
@@ -195,6 +204,7 @@ def write_sky_median(record, config, combined, index, cards):
                 **flat.cards,
                 "LEVEL": (level, "[adu] mean level of the frames above the dark"),
                 "VIGNCORR": (False, "illumination divided out"),
+                **dict.fromkeys(("GROUP", "DRIFT", "VIGNFILE", "FLATNORM", "VIGNSUM")),
             },
             uncert=sigma * np.float32(scale),
             dq=dq,

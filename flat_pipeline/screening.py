@@ -85,6 +85,11 @@ class Setting:
     notes: list = field(default_factory=list)
 
     @property
+    def gain_known(self):
+        """Whether the gain is that of the camera, and not only what the noise model needs."""
+        return not self.gain_from.startswith("unknown")
+
+    @property
     def step(self):
         """Step of the converter [product ADU], 0 for frames of floats."""
         return 0.0 if self.continuous else self.lsb

@@ -5,7 +5,7 @@ import json
 import flat_frames
 import numpy as np
 import pytest
-from bias_frames import files, record
+from bias_frames import files, record, write_frame
 
 from utils.fits_io.product_reader import read_product
 
@@ -254,3 +254,62 @@ def test_models_of_another_camera(tree, tmp_path, capsys, cards, told):
     words = ("--basepath", tree, "--output-dir", tmp_path / "out")
     for option, folder in (("--bias-model", "bias_used"), ("--dark-model", "dark_model_2d")):
         assert told in refused(capsys, *words, option, tmp_path / "dark" / folder)
+
+
+def test_zero_flat_and_blank_pixels_make_no_noise_on_the_terminal(tree, tmp_path):
+    take(tree, n=5, shape=(64, 64))
+    zero = np.zeros((64, 64), np.uint16)
+    write_frame(tree / "flat" / "z.fits", zero, IMAGETYP="Flat Frame", CCD_TEMP=5.0, EXPTIME=2.0)
+    assert run(tree, tmp_path / "out") == 0  # numpy's warnings are errors here
+    folder, rng = tmp_path / "floats", np.random.default_rng(1)
+    for number in range(5):
+        image = rng.normal(20_000, 100, (32, 40)).astype(np.float32)
+        image[3:6, 4:9] = np.nan
+        cards = {"IMAGETYP": "Flat Frame", "CCD_TEMP": 5.0, "EXPTIME": 2.0}
+        write_frame(folder / f"flat_{number}.fits", image, **cards)
+    assert run(folder, tmp_path / "nan", "--no-dark") == 0
+    assert np.isnan(read_product(tmp_path / "nan" / MASTER).data).sum() == 15
+
+
+def test_gain_of_sky_flats_is_not_made_up(tree, tmp_path):
+    from utils.kernels.scene import Scene, StarField
+
+    camera = flat_frames.sensor((64, 64), 3)
+    stars = StarField((64, 64), 40, 3)
+    steps = np.random.default_rng(3).uniform(-30, 30, (6, 2))
+    flat_frames.take(tree, camera, "bias", [(5.0, 1e-5, 6, None)], 1)
+    given = {"scene": lambda i: Scene(light=stars.light(*steps[i]))}
+    flat_frames.take(tree, camera, "flat", [(5.0, 2.0, 6, 1000.0)], 3, **given)
+    assert run(tree, tmp_path / "out", "--flat-type", "sky") == 0
+    head = head_of(tmp_path / "out")
+    assert "EGAIN" not in head
+    assert head["GAINFROM"].startswith("unknown")
+    assert "stars that move widen the scatter" in warnings(tmp_path / "out")
+    assert run(tree, tmp_path / "out", "--flat-type", "sky", "--gain", "2") == 0
+    assert head_of(tmp_path / "out")["EGAIN"] == 2
+
+
+def test_headers_of_the_frame_by_frame_way_tell_no_more(tree, tmp_path):
+    take(tree, n=5)
+    out = tmp_path / "out"
+    words = ("--flat-type", "sky", "--output-dir", out)
+    assert flat_frames.run("--mode", "normalize_only", "--basepath", tree, *words) == 0
+    for mode in ("vignetting_only", "make_master"):
+        assert flat_frames.run("--mode", mode, *words) == 0
+    assert flat_frames.run("--basepath", tree, "--flat-type", "sky", "--output-dir", tmp_path / "full") == 0
+    for name in (MASTER, "sky_median/master_flat_sky_median.fits"):
+        changing = {"DATE", "CHECKSUM", "DATASUM", "VIGNSUM"}
+        assert set(head_of(out, name)) - changing == set(head_of(tmp_path / "full", name)) - changing
+
+
+def test_words_of_a_card_are_cut_at_their_end():
+    from flat_pipeline.products import _cut
+
+    assert _cut("dark model here", 60) == "dark model here"
+    assert _cut("dark model " + "x" * 80, 60) == "dark model " + "x" * 46 + "..."
+
+
+def test_no_picture_of_a_master_less_itself(tree, tmp_path):
+    take(tree)
+    assert flat_frames.run("--basepath", tree, "--output-dir", tmp_path / "out", plots="summary") == 0
+    assert not any(name.endswith("_diff.png") for name in files(tmp_path / "out"))

@@ -182,7 +182,7 @@ def _collapsed(frames):
     bright = level[:below] > 0.02 * level[-1]
     if bright.sum() < MIN_TILES:
         return None
-    slope = np.quantile((var[:below] / level[:below])[bright], 0.1)
+    slope = np.quantile(var[:below][bright] / level[:below][bright], 0.1)
     low = (level > 0) & (var < COLLAPSE * slope * level)
     share = np.cumsum(low[::-1])[::-1] / np.arange(level.size, 0, -1)
     count = np.cumsum(low[::-1])[::-1]
