@@ -156,7 +156,7 @@ def _maps(config, record, masters, model, index, pictures):
                 jobs=config.shared.jobs,
             )
             record.add_product(path, f"EVALUATION_{kind.upper()}")
-    if pictures and np.nanmax(np.abs(difference)) > 0:  # the model of one master is that master
+    if pictures and len(masters.paths) > 1:  # the model of one master is that master
         from flat_pipeline.evaluation_pictures import draw_maps
 
         draw_maps(record, folder, name, head, planes)
