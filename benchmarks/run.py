@@ -15,12 +15,13 @@ from pathlib import Path
 from benchmarks import readme
 from benchmarks.dark_sections import SECTIONS as DARK_SECTIONS
 from benchmarks.degradation_sections import SECTIONS as DEGRADATION_SECTIONS
+from benchmarks.flat_sections import SECTIONS as FLAT_SECTIONS
 from benchmarks.sections import SECTIONS as BIAS_SECTIONS
 from benchmarks.sections import Plan
 from benchmarks.table import document, machine
 from benchmarks.use_sections import SECTIONS as USE_SECTIONS
 
-SECTIONS = BIAS_SECTIONS | DARK_SECTIONS | DEGRADATION_SECTIONS | USE_SECTIONS
+SECTIONS = BIAS_SECTIONS | DARK_SECTIONS | FLAT_SECTIONS | DEGRADATION_SECTIONS | USE_SECTIONS
 RESULTS = Path(__file__).resolve().parent / "results"
 
 
@@ -31,7 +32,7 @@ def build_parser():
     parser.add_argument("--frames", type=int, default=40, help="frames that are combined (40)")
     parser.add_argument("--repeats", type=int, default=5, help="runs that count, one more warms up (5)")
     parser.add_argument("--quick", action="store_true", help="512 x 512, 2 repeats, nothing written")
-    parser.add_argument("--folder", type=Path, help="where the temporary frames go (1.8 GB at full size)")
+    parser.add_argument("--folder", type=Path, help="where the temporary frames go (8 GB at full size)")
     parser.add_argument("--output", type=Path, help="markdown file (default: benchmarks/results/<date>.md)")
     return parser
 

@@ -19,12 +19,13 @@ ROOT = Path(__file__).resolve().parents[1]
 class Run:
     """One process.  seconds : wall clock, from start to end.  peak : resident memory at its highest [bytes].
 
-    output : what it printed.
+    output : what it printed.  cpu : seconds of processors, its children's too.
     """
 
     seconds: float
     peak: int
     output: str = ""
+    cpu: float = 0.0
 
 
 _LAUNCHER = """
@@ -33,7 +34,7 @@ started = time.perf_counter()
 child = os.posix_spawnp(sys.argv[2], sys.argv[2:], os.environ)
 _, status, usage = os.wait4(child, 0)
 seconds = time.perf_counter() - started
-text = f"{os.waitstatus_to_exitcode(status)} {seconds} {usage.ru_maxrss}"
+text = f"{os.waitstatus_to_exitcode(status)} {seconds} {usage.ru_maxrss} {usage.ru_utime + usage.ru_stime}"
 os.write(int(sys.argv[1]), text.encode())
 """
 
@@ -62,7 +63,7 @@ def run_process(command, environment=None, allowed=(0,)):
         tail = "\n".join(done.stdout.splitlines()[-15:])
         raise RuntimeError(f"{' '.join(words)}: status {status}\n{tail}")
     kilo = 1 if sys.platform == "darwin" else 1024
-    return Run(float(found[1]), int(found[2]) * kilo, done.stdout)
+    return Run(float(found[1]), int(found[2]) * kilo, done.stdout, float(found[3]))
 
 
 def alternate(commands, repeats, prepare=None, environment=None):
@@ -70,7 +71,7 @@ def alternate(commands, repeats, prepare=None, environment=None):
 
     commands : dict name -> command.  repeats : runs that count; one more before them warms the caches.
     prepare : called with the name before each run, not timed.
-    Returns a dict name -> `Run` of the median time and the highest peak.
+    Returns a dict name -> `Run` of the median times and the highest peak.
     """
     found = {name: [] for name in commands}
     for turn in range(repeats + 1):
@@ -84,10 +85,10 @@ def alternate(commands, repeats, prepare=None, environment=None):
 
 
 def median_run(runs):
-    """`Run` with the median time and the highest peak of several."""
+    """`Run` with the median times and the highest peak of several."""
     middle = sorted(runs, key=lambda run: run.seconds)[(len(runs) - 1) // 2]
-    seconds = statistics.median(run.seconds for run in runs)
-    return Run(seconds, max(run.peak for run in runs), middle.output)
+    seconds, cpu = (statistics.median(getattr(run, name) for run in runs) for name in ("seconds", "cpu"))
+    return Run(seconds, max(run.peak for run in runs), middle.output, cpu)
 
 
 def worker(module, *words):

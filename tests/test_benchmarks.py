@@ -2,10 +2,11 @@
 
 import sys
 
+import numpy as np
 import pytest
 from astropy.io import fits
 
-from benchmarks import frames, peers, readme
+from benchmarks import flat_sections, frames, peers, readme
 from benchmarks.run import SECTIONS, main
 from benchmarks.sections import RULES, Plan
 from benchmarks.table import Section, cell, document, megabytes
@@ -137,6 +138,20 @@ def test_simulated_darks_are_taken_as_frames(tmp_path):
     header = fits.getheader(next((tmp_path / "dark").glob("*.fits")))
     assert header["IMAGETYP"] == "Dark Frame"
     assert header["EXPTIME"] == 10
+
+
+def test_ccdproc_combines_one_group_of_the_flats(tmp_path):
+    at = flat_sections.TEMPERATURES, flat_sections.DARK_EXPOSURE
+    frames.dark(tmp_path / "all", "32", "3", *at)
+    frames.flat(tmp_path / "all" / "flat", "32", "3", flat_sections.FILTERS, *at)
+    part = flat_sections._one_group(tmp_path / "all", tmp_path / "part")
+    headers = [fits.getheader(path) for path in sorted(part.rglob("*.fits"))]
+    assert len(headers) == 9
+    assert {head["CCD-TEMP"] for head in headers} == {-10.0}
+    assert {head.get("FILTER") for head in headers} == {None, "R"}
+    run_process(worker("flat_sections", "ccdproc", part, tmp_path / "master.fits"))
+    # Divided by its median: that of three noisy frames (0.7 % a sample) lies within the scatter of the response.
+    assert abs(float(np.median(fits.getdata(tmp_path / "master.fits"))) - 1.0) < 0.01
 
 
 def test_fits_of_the_dark_law_run_on_a_few_pixels():
