@@ -11,7 +11,7 @@ from utils.fits_io.mapped import drop_pages, native
 from utils.fits_io.product_reader import view_planes
 from utils.fits_io.products import DQ, header_from_inputs, write_product
 from utils.fits_io.workers import in_workers, shared_empty
-from utils.kernels import flat_model
+from utils.kernels import flat_model, noise
 
 EQUATION = "flat(T, t) = A + B (T - T_REF) + C (t - E_REF)"
 TERMS = ("A", "B", "C")
@@ -147,7 +147,7 @@ def fit_masters(masters, design, jobs=1):
         free = (fit.n_used - terms).astype(np.float64)
         with np.errstate(divide="ignore", invalid="ignore"):
             chi2[rows] = np.where(free > 0, fit.chi2 / free, np.nan).reshape(part)
-            poor = (free > 0) & (fit.chi2 > free + POOR_FIT * np.sqrt(2.0 * free))
+            poor = (free > 0) & (fit.chi2 > free * noise.chi2_limit(np.maximum(free, 1.0), POOR_FIT))
         flagged = np.zeros(free.shape, np.int16)
         flagged[fit.fixed | poor] |= DQ.UNRELIABLE_FIT
         flagged[fit.n_used == 0] |= DQ.NO_DATA

@@ -179,14 +179,14 @@ def _judge(sample, setting, known, full, least, flat_type):
         found[int(index)] = ("NO_DATA", "no finite sample")
     saturated = sample.saturated(setting.saturation)
     at = f"{setting.saturation:.6g} ADU ({setting.saturation_from})"
-    if 0 < sample.within < 1.0 / math.sqrt(MOST_ELECTRONS):
-        full = np.ones(sample.levels.size, bool)
-        at = f"frames scatter by {sample.within:.2g} of their level, less than light can"
     for index in np.flatnonzero(full):
         found[int(index)] = ("SATURATED", at)
     for index in np.flatnonzero(saturated > SATURATED_FRACTION):
         part = "more than 2 %" if saturated[index] == 1.0 else f"{saturated[index]:.1%}"
         found[int(index)] = ("SATURATED", f"{part} of the sampled pixels reach {at}")
+    if 0 < sample.within < 1.0 / math.sqrt(MOST_ELECTRONS):
+        quiet = f"frames scatter by {sample.within:.2g} of their level, less than light can"
+        found = dict.fromkeys(range(sample.levels.size), ("SATURATED", quiet))
     for index in np.flatnonzero(~(sample.levels > least)):
         found.setdefault(
             int(index),

@@ -149,6 +149,16 @@ def test_pixels_struck_together_do_not_make_a_full_well():
     assert abs(found.inverse_gain - 1 / GAIN) < 5 * found.error
 
 
+def test_a_pedestal_makes_no_full_well():
+    """Signals with their bias still in them: quiet pixels at 300 ADU, and hot ones whose noise is that of the rest."""
+    rng = np.random.default_rng(13)
+    dark = np.concatenate([np.zeros(20000), rng.uniform(50, 900, 400)])
+    variance = (READ + dark / GAIN) * rng.chisquare(5, dark.size) / 5
+    found = dark_noise.photon_transfer(300.0 + dark, variance, np.full(dark.size, 5.0), READ)
+    assert found.full_well == np.inf
+    assert abs(found.inverse_gain - 1 / GAIN) < 5 * found.error
+
+
 def test_gain_below_a_well_that_bends():
     """Response and scatter of the simulated well bend above 0.7 of it: that part does not pull the gain."""
     rng = np.random.default_rng(10)

@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 
+from flat_pipeline.models import fit_masters
+from utils.fits_io.products import DQ
 from utils.kernels.flat_model import design_model, fit_flat_model, left_out_residuals, predict
 
 T = np.repeat([-10.0, 5.0, 20.0], 3) + np.array([0.1, -0.1, 0.05, 0, 0.2, -0.05, 0.1, 0.0, -0.1])
@@ -145,3 +147,24 @@ def test_designs_that_cannot_be():
         design_model([1.0, 2.0], [1.0])
     with pytest.raises(ValueError, match="must be finite"):
         design_model([1.0, np.nan], [1.0, 2.0])
+
+
+def test_pixels_that_follow_the_plane_are_not_flagged():
+    """Four masters leave one degree of freedom: the limit of chi-square is that of its own distribution."""
+
+    class Masters:
+        shape = (100, 200)
+
+        def row_blocks(self):
+            return [slice(0, 60), slice(60, 100)]
+
+        def block(self, rows):
+            part = (4, rows.stop - rows.start, 200)
+            values = 1.0 + 0.01 * np.random.default_rng(rows.start).standard_normal(part)
+            return values.astype(np.float32), np.full(part, 0.01, np.float32), np.zeros(part, np.int16)
+
+    design = design_model([0.0, 0.0, 10.0, 10.0], [1.0, 4.0, 1.0, 4.0])
+    *_, chi2, dq = fit_masters(Masters(), design)
+    assert abs(chi2.mean() - 1.0) < 5 * np.sqrt(2 / chi2.size)
+    # By chance 4 of a million.
+    assert np.count_nonzero(dq & DQ.UNRELIABLE_FIT) <= 2

@@ -199,6 +199,26 @@ def test_c4_is_the_mean_of_a_standard_deviation():
     assert abs(got / noise.scatter_bias(np.array([3.0]))[0] - 1) < 5 * 0.42 / sqrt(200_000)
 
 
+@pytest.mark.parametrize("dof", [1, 3, 20])
+def test_chi2_limit_is_exceeded_as_rarely_as_that_of_a_gaussian(dof):
+    from scipy.stats import chi2, norm
+
+    # Wilson and Hilferty's cube root is not exact: few degrees of freedom exceed it more rarely.
+    for sigma in (2.0, 3.0, 5.0):
+        chance = chi2.sf(dof * noise.chi2_limit(dof, sigma), dof)
+        assert 0.03 < chance / norm.sf(sigma) < 1.1
+
+
+@pytest.mark.parametrize(("sigma", "n"), [(3.0, 5), (1.0, 5), (1.0, 12)])
+def test_integers_that_repeat_by_chance_are_no_dead_pixels(sigma, n):
+    rng = np.random.default_rng(3)
+    samples = np.rint(rng.uniform(0, 1, 100_000) + sigma * rng.standard_normal((n, 100_000)))
+    variance, dof = samples.var(axis=0, ddof=1), np.full(100_000, n - 1)
+    assert not noise.impossible_zeros(variance, dof, 1.0)
+    variance[:20_000] = 0.0
+    assert noise.impossible_zeros(variance, dof, 1.0)
+
+
 def test_read_noise_map_and_its_error():
     rng = np.random.default_rng(3)
     n, shape, true = 12, (200, 211), 3.0

@@ -76,6 +76,8 @@ def test_each_fault_is_found_by_its_code(tmp_path, fault, code, n):
     assert rejected(screening) == {3: code}
     assert len(screening.groups[0].frames) == n - 1
     assert not any(path.endswith("003.fits") for path in map(str, _paths(screening)))
+    # A frame that is left out does not speak of the pixels of the others.
+    assert not any("cut at 0" in note for note in screening.notes)
     # What is left has the noise and the level of clean frames.
     noise = np.sqrt(9 + 1 / 12)
     assert screening.groups[0].within == pytest.approx(noise, rel=0.03)

@@ -1,7 +1,5 @@
 """Illumination of every filter from its combined flats (or masters), or as the options give it."""
 
-import math
-
 import numpy as np
 
 from flat_pipeline import illumination, mean_flats
@@ -12,6 +10,7 @@ from utils.fits_io.atomic import write_json
 from utils.fits_io.header_scan import scan_header
 from utils.fits_io.naming import counted
 from utils.fits_io.product_reader import read_product
+from utils.kernels import noise
 
 POOR_FIT = 2.0
 """A reduced chi-square of the bins above this, and beyond 5 sigma of its scatter, is said."""
@@ -94,7 +93,7 @@ def poor_fit(numbers):
     """Whether the bins of a fit (``numbers`` of an `Illumination`) lie off the model by more than noise and PRNU."""
     numbers = numbers.get("lamps", numbers)
     chi2, dof = numbers.get("chi2_red"), numbers.get("bins", 0) - len(illumination.kernel.PARAMETERS)
-    return chi2 is not None and dof > 0 and chi2 > max(POOR_FIT, 1.0 + 5.0 * math.sqrt(2.0 / dof))
+    return chi2 is not None and dof > 0 and chi2 > max(POOR_FIT, noise.chi2_limit(dof, 5.0))
 
 
 def _say(record, name, found):

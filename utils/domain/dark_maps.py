@@ -11,7 +11,7 @@ from utils.errors import InputError
 from utils.fits_io.mapped import drop_pages
 from utils.fits_io.product_reader import view_planes
 from utils.fits_io.products import DQ
-from utils.kernels import dark_fit, dark_law, dark_sensor
+from utils.kernels import dark_fit, dark_law, dark_sensor, noise
 from utils.kernels import groups as grouping
 
 BLOCK = 16384
@@ -213,9 +213,7 @@ def fit_all(maps, law, bright, t_min, *, where=None, jobs=1, progress=None):
         degrees = np.maximum(fit.n_used - fit.parameters, 0.5)
         reduced = fit.chi2 / degrees
         out.chi2_red[part], out.n_used[part] = reduced, fit.n_used
-        # Chi-square as a deviate of a Gaussian (Wilson and Hilferty).
-        share = 2.0 / (9.0 * degrees)
-        limit = (1.0 - share + POOR_FIT * np.sqrt(share)) ** 3
+        limit = noise.chi2_limit(degrees, POOR_FIT)
         faint = ~(fit.p > FAINT * np.sqrt(fit.cov[0]))
         out.faint[part] = faint
         out.unreliable[part] = faint | ~np.isfinite(fit.p) | (reduced > limit)

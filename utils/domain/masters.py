@@ -196,7 +196,7 @@ class PooledNoise:
         # Odd strides: even ones would see one colour of a mosaic, or one converter, only.
         thin = tuple(slice(None, None, size // 512 | 1) for size in own.shape)
         sampled, of = own[thin], dof[thin]
-        suspicious = noise.impossible_zeros(sampled, lsb)
+        suspicious = noise.impossible_zeros(sampled, of, lsb)
         if suspicious:
             sampled = np.where(sampled > 0, sampled, np.float32(np.nan))
         prior, prior_dof = noise.variance_prior(sampled, of)

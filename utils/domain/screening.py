@@ -117,6 +117,11 @@ def screen_groups(groups, *, adu_scale=None, saturation=None, jobs=1, session_ga
             group, session = group.subset(keep), session[keep]
             sample = _sampled_again(group, jobs)
             sample.to_product_adu(scale, full, jobs)
+        if sample.cut > CUT_FRACTION and result.step > 0:
+            result.notes.append(
+                f"{sample.cut:.0%} of the pixels at {label(group.temperature, 1)} degC are cut at 0, the converter's"
+                " lowest value: their means are too high and their noise too low"
+            )
         result.groups.append(
             ScreenedGroup(
                 group,
@@ -163,11 +168,6 @@ def _judge(group, sample, session, result, limits):
     if zeros:
         notes.append(
             f"{zeros} frames at {label(group.temperature, 1)} degC hold blocks of zeros: is the bias level near 0?"
-        )
-    if sample.cut > CUT_FRACTION and result.step > 0:
-        notes.append(
-            f"{sample.cut:.0%} of the pixels at {label(group.temperature, 1)} degC are cut at 0, the converter's lowest"
-            " value: their means are too high and their noise too low"
         )
     notes += _level_notes(group, level - expected, session, sigma, limits)
     if tolerated:

@@ -127,8 +127,11 @@ def _filled(order, edges):
 
 
 def _full_well(signal, variance, base, slope):
-    """Lowest of the highest signals (sorted) whose scatter is far below the noise model; infinite where none is."""
-    expected = np.maximum(base, 0.0) + slope * signal
+    """Lowest of the highest signals (sorted) whose scatter is far below the noise model; infinite where none is.
+
+    base : may be negative, of signals that hold a pedestal.
+    """
+    expected = base + slope * signal
     collapsed = (variance < COLLAPSED * expected) & (signal > 20.0 * math.sqrt(max(base, 0.0)) + 20.0)
     top = collapsed[::-1]
     share = np.cumsum(top) / np.arange(1.0, top.size + 1.0)

@@ -14,6 +14,8 @@ from utils.kernels.pieces import in_pieces
 
 ROBUST_DOF = 1e6
 """Degrees of freedom that stand for "the prior is certain" (all pixels share one noise)."""
+CERTAIN = 10.0
+"""Zero variances so many times as frequent as chance makes them are those of dead pixels."""
 
 
 def phase_error(read_noise, lsb=1.0):
@@ -115,10 +117,29 @@ def pooled_scatter(samples, keep=5.0, iterations=10):
     return sqrt(sigma2)
 
 
-def impossible_zeros(variance, lsb):
-    """True where variances of exactly 0 cannot come from live pixels: the others scatter by more than 0.7 steps."""
-    living = variance[np.isfinite(variance) & (variance > 0)]
-    return living.size > 0 and float(np.median(living)) > (0.7 * lsb) ** 2
+def chi2_limit(dof, sigma):
+    """Chi-square over its degrees of freedom that Gaussian noise exceeds as rarely as a Gaussian its ``sigma`` sigma.
+
+    dof : degrees of freedom, scalar or array, above 0.  Reference: Wilson & Hilferty (1931), PNAS 17, 684.
+    """
+    share = 2.0 / (9.0 * np.asarray(dof, np.float64))
+    return (1.0 - share + sigma * np.sqrt(share)) ** 3
+
+
+def impossible_zeros(variance, dof, lsb):
+    """Whether variances of exactly 0 are too many for live pixels, whose samples may all fall on one integer.
+
+    variance (m,) [ADU^2], NaN is left out.  dof (m,) : degrees of freedom.  lsb : step of the samples [ADU].
+    n samples of a live pixel of noise s are one integer with a chance of (lsb / (s sqrt(2 pi)))^(n - 1) / sqrt(n).
+    """
+    known = np.isfinite(variance)
+    living = variance[known & (variance > 0)]
+    if living.size == 0 or not np.median(living) > (0.7 * lsb) ** 2:
+        return False
+    again = lsb / sqrt(2.0 * pi * float(np.median(living)))
+    free = dof[known].astype(np.float64)
+    by_chance = float(np.sum(again**free / np.sqrt(free + 1.0)))
+    return np.count_nonzero(known & (variance == 0)) > CERTAIN * by_chance
 
 
 def variance_prior(variance, dof):
