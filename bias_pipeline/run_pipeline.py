@@ -10,14 +10,17 @@ from pathlib import Path
 if not __package__:
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from bias_pipeline.mode_options import honoured
 from utils.application.command import run_command
 from utils.application.options import (
     CommandParser,
     SharedOptions,
     add_shared_options,
     both,
+    given_options,
     parse_numbers,
     positive_number,
+    refuse_unused,
 )
 
 MODES = {
@@ -73,7 +76,9 @@ def build_parser():
 
 def main(argv):
     """Run the pipeline; returns the exit status."""
-    args = build_parser().parse_args(argv)
+    parser = build_parser()
+    args = parser.parse_args(argv)
+    refuse_unused(given_options(parser, argv), honoured(MODES[args.mode]), args.mode)
     from bias_pipeline.config import FIXED_NAMES, BiasConfig
     from bias_pipeline.context import Context
     from bias_pipeline.room import bytes_needed

@@ -10,14 +10,17 @@ from pathlib import Path
 if not __package__:
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from dark_pipeline.mode_options import honoured
 from utils.application.command import run_command
 from utils.application.options import (
     CommandParser,
     SharedOptions,
     add_shared_options,
     both,
+    given_options,
     parse_numbers,
     positive_number,
+    refuse_unused,
 )
 
 MODES = {
@@ -96,7 +99,9 @@ def build_parser():
 
 def main(argv):
     """Run the pipeline; returns the exit status."""
-    args = build_parser().parse_args(argv)
+    parser = build_parser()
+    args = parser.parse_args(argv)
+    refuse_unused(given_options(parser, argv), honoured(args.mode, MODES[args.mode]), args.mode)
     from dark_pipeline.config import DarkConfig
     from dark_pipeline.context import Context
     from dark_pipeline.room import bytes_needed

@@ -1,5 +1,7 @@
 """Which options each mode can honour; any other that is given is refused."""
 
+from utils.application.options import ALWAYS
+
 FROM_FRAMES = frozenset(
     (
         *("select", "temp-tolerance", "adu-scale", "saturation", "gain", "detector", "combine", "clip-sigma"),
@@ -10,13 +12,7 @@ ILLUMINATION = frozenset(("lensfun-json", "radial-json", "empirical-json"))
 MODEL = frozenset(("t-ref", "exp-ref"))
 PIXELS = frozenset(("dead-limit", "low-qe-limit"))
 COMBINING = frozenset(("flat-type", "combine", "clip-sigma"))
-ALWAYS = frozenset(
-    (
-        *("mode", "basepath", "output-dir", "jobs", "memory-limit", "overwrite", "dry-run"),
-        *("plots", "save-eval-fits", "verbose", "quiet", "log-file"),
-    )
-)
-"""Where things are and what is kept of them, which no number depends on: of use as far as a mode makes such things."""
+ALWAYS_FLAT = ALWAYS | {"save-eval-fits"}
 
 HONOURED = {
     "full": FROM_FRAMES | ILLUMINATION | MODEL | PIXELS,
@@ -36,4 +32,4 @@ FROM_FILES = {"normalize_only": frozenset(("flat-type", "norm-method")), "make_m
 def honoured(mode, from_frames):
     """Options that a mode uses; from_frames : --basepath was given."""
     own = HONOURED[mode] if from_frames else FROM_FILES.get(mode, HONOURED[mode])
-    return own | ALWAYS
+    return own | ALWAYS_FLAT

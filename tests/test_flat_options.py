@@ -111,13 +111,13 @@ def test_options_that_a_mode_cannot_honour(tree, tmp_path, capsys, mode, words):
 
 
 def test_every_option_of_every_mode_is_known():
-    from flat_pipeline.mode_options import ALWAYS, FROM_FILES, HONOURED
+    from flat_pipeline.mode_options import ALWAYS_FLAT, FROM_FILES, HONOURED
     from flat_pipeline.run_pipeline import MODES, OPTIONS
     from utils.application.options import SHARED_OPTIONS
 
     assert set(HONOURED) == set(MODES)
     every = {*OPTIONS, *SHARED_OPTIONS, "mode"}
-    assert set().union(ALWAYS, *HONOURED.values()) == every
+    assert set().union(ALWAYS_FLAT, *HONOURED.values()) == every
     assert all(options <= HONOURED[mode] for mode, options in FROM_FILES.items())
 
 

@@ -118,7 +118,7 @@ def _exposure(folder):
 
 def _model_2d(config, record):
     """Load the 2-D model; None in a full run that could not make one."""
-    if config.model_dir is not None and record.mode != "full":
+    if config.model_dir is not None:
         return DarkModel.load(config.model_dir)
     if record.mode == "full" and not any(ref.prodtype == "DARK_A_2D" for ref in record.products()):
         return None

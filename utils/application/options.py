@@ -187,6 +187,13 @@ _OPTIONS = {
     "log-file": dict(type=Path, metavar="FILE", help="append the log, with times, to this file"),
 }
 SHARED_OPTIONS = tuple(_OPTIONS)
+ALWAYS = frozenset(
+    (
+        *("mode", "basepath", "output-dir", "jobs", "memory-limit", "overwrite", "dry-run"),
+        *("plots", "verbose", "quiet", "log-file"),
+    )
+)
+"""Where things are and how a run is made, which no number depends on: every mode of a pipeline takes these."""
 
 
 def add_shared_options(parser, names=SHARED_OPTIONS, **defaults):
