@@ -122,8 +122,10 @@ def test_the_advisor_says_what_the_dark_leaves(calibrated, camera, made):
     for temperature, exposure in ((7.0, 60.0), (5.05, 60.0), (2.0, 20.0)):
         true = camera.true_signal("dark", temperature, exposure)
         for candidate in advisor.candidates(temperature, exposure):
-            rate, _ = candidate.at(slice(0, ordinary.size))
-            left = (rate * exposure - true.ravel())[ordinary & ~candidate.lost(slice(0, ordinary.size))]
+            dark, _ = candidate.signal(slice(0, ordinary.size), lambda key, make: make())
+            left = (dark + candidate.offset - true.ravel())[
+                ordinary & ~candidate.lost(slice(0, ordinary.size))
+            ]
             rms = 1.4826 * np.median(np.abs(left))
             assert candidate.expected == pytest.approx(rms, rel=0.35), (candidate.kind, temperature, exposure)
     best = advisor.candidates(5.0, 60.0)
@@ -131,9 +133,10 @@ def test_the_advisor_says_what_the_dark_leaves(calibrated, camera, made):
 
 
 def test_blocks_and_threads_leave_no_trace(made, calibrated, monkeypatch):
-    from utils.domain import calibrated_frame
+    from utils.domain import calibration_pass
 
-    monkeypatch.setattr(calibrated_frame, "ROWS", 7)
+    monkeypatch.setattr(calibration_pass, "PIECE", 7 * SHAPE[1])
+    monkeypatch.setattr(calibration_pass, "BATCH", 3)
     assert run_command(main, words(made, made / "small", "--jobs", 3)) == 0
     again = read_product(made / "small" / "m31_1_calibrated.fits")
     np.testing.assert_array_equal(again.data, calibrated[1].data)
@@ -169,14 +172,23 @@ def test_shot_noise_follows_sources_and_not_single_samples():
     signal = (sky + rng.normal(0.0, np.sqrt(read + gain * sky), (200, 300))).astype(np.float32)
     signal[100, 150] += 5000.0
     noise = np.full(signal.shape, read, np.float32)
-    found = calibration.shot_signal(signal, np.ones(signal.shape, bool), noise, gain)
+    work = calibration.Workspace(*signal.shape)
+    bad = np.zeros(signal.shape, bool)
+    inverse = calibration.inverse_count(~bad, 0, work, np.empty(signal.shape, np.float32))
+    variance = np.empty(signal.shape, np.float32)
+
+    def shot_signal(given):
+        return calibration.shot_signal(given, bad, 0, inverse, noise, gain, work, variance).copy()
+
+    found = shot_signal(signal)
+    np.testing.assert_allclose(variance, noise + gain * found, rtol=1e-5)
     assert found[100, 150] == signal[100, 150]
     away = np.ones(signal.shape, bool)
     away[96:105, 146:155] = False
     # Means of 25 samples; a few single ones above 3 sigma keep their own.
     assert np.std(found[away]) < 2.5 * np.sqrt((read + gain * sky) / 25)
     assert found[away].mean() == pytest.approx(sky, rel=0.01)
-    faint = calibration.shot_signal(signal - np.float32(sky), np.ones(signal.shape, bool), noise, gain)
+    faint = shot_signal(signal - np.float32(sky))
     assert faint.min() >= 0.0
 
 

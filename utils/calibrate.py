@@ -19,6 +19,7 @@ SHARED = (
     *("verbose", "quiet", "log-file"),
 )
 MOST_PICTURES = 6
+MEDIAN_PIXELS = 1 << 16
 
 
 def main(argv=None):
@@ -156,58 +157,81 @@ def _names(paths):
 
 def _calibrate_all(paths, products, shared, record):
     """Calibrate every frame that can be; the others are named as missing.  Returns rows of the table."""
-    from utils.application.log import LOGGER, progress
-    from utils.domain import calibrated_frame
+    from utils.application.log import LOGGER
+    from utils.domain.calibrated_frame import plan_frame
     from utils.fits_io.header_scan import UnusableFits, scan_headers
 
-    rows = []
     with record.step("calibrate") as step:
-        images = scan_headers(paths, shared.jobs)
-        for image, name in progress(zip(images, _names(paths), strict=True), len(paths), "frames"):
+        plans = {}
+        for image, name in zip(scan_headers(paths, shared.jobs), _names(paths), strict=True):
             try:
                 if isinstance(image, UnusableFits):
                     raise image
-                facts = calibrated_frame.facts_of(image)
-                if shared.dry_run:
-                    LOGGER.info("would calibrate %s to %s", image.path, shared.output_dir / name)
-                    rows.append(name)
-                    continue
-                found = calibrated_frame.calibrate_frame(image, products, shared.jobs)
+                plans[name] = plan_frame(image, products)
             except CalibrationError as error:
                 record.missing(name, str(error))
-                continue
-            path = record.claim(shared.output_dir / name)
-            calibrated_frame.write_calibrated(path, found, image, facts)
-            record.add_product(path, "CALIBRATED", what=f"calibrated {Path(image.path).name}")
-            record.add_input([image])
-            for text in found.warnings:
-                record.warn(f"{Path(image.path).name}: {text}")
-            rows.append(_row(image, facts, path, found))
-            _picture(shared, record, path, found, len(rows))
+        if shared.dry_run:
+            for name, plan in plans.items():
+                LOGGER.info("would calibrate %s to %s", plan.image.path, shared.output_dir / name)
+            return list(plans)
+        rows = _write_all(plans, products, shared, record)
         step.summary = f"{len(rows)} of {len(paths)} frames"
     return rows
 
 
-def _row(image, facts, path, found):
-    from utils.kernels.pieces import median_of_some
+def _write_all(plans, products, shared, record):
+    """Calibrate planned frames, batch after batch.  Returns rows of the table."""
+    from utils.application.log import progress
+    from utils.domain.calibration_pass import BATCH, calibrate_frames
 
+    rows, named = [], list(plans.items())
+    batches = [named[first : first + BATCH] for first in range(0, len(named), BATCH)]
+    for batch in progress(batches, len(batches), "batches of frames"):
+        paths = [record.claim(shared.output_dir / name) for name, _ in batch]
+        faults = calibrate_frames([plan for _, plan in batch], paths, products, shared.jobs)
+        for (name, plan), path, fault in zip(batch, paths, faults, strict=True):
+            if fault is not None:
+                record.missing(name, str(fault))
+                continue
+            record.add_product(path, "CALIBRATED", what=f"calibrated {Path(plan.image.path).name}")
+            record.add_input([plan.image])
+            for text in plan.warnings:
+                record.warn(f"{Path(plan.image.path).name}: {text}")
+            rows.append(_row(plan, path))
+            _picture(shared, record, path, len(rows))
+    return rows
+
+
+def _row(plan, path):
     return {
-        "frame": image.path,
+        "frame": plan.image.path,
         "product": path.name,
-        "temperature": facts["temperature"],
-        "exposure": facts["exposure"],
-        "filter": facts["filter"],
-        "dark": None if found.dark is None else found.dark.kind,
-        "dark_file": None if found.dark is None else found.dark.words,
-        "expected_residual": None if found.dark is None else found.dark.expected,
-        "flat": found.cards["FLATFILE"][0],
-        "median": median_of_some(found.value),
-        "extrapolated": found.cards["EXTRAP"][0],
-        "warnings": "; ".join(found.warnings),
+        "temperature": plan.temperature,
+        "exposure": plan.exposure,
+        "filter": plan.facts["filter"],
+        "dark": None if plan.dark is None else plan.dark.kind,
+        "dark_file": None if plan.dark is None else plan.dark.words,
+        "expected_residual": None if plan.dark is None else plan.dark.expected,
+        "flat": plan.cards["FLATFILE"][0],
+        "median": _median(path),
+        "extrapolated": plan.cards["EXTRAP"][0],
+        "warnings": "; ".join(plan.warnings),
     }
 
 
-def _picture(shared, record, path, found, number):
+def _median(path):
+    """Median of a product, from rows spread over it."""
+    from utils.fits_io.frame_sample import spread_rows
+    from utils.fits_io.product_reader import view_planes
+    from utils.kernels.pieces import median_of_some
+
+    _, planes = view_planes(path)
+    values = planes["PRIMARY"]
+    count = max(16, MEDIAN_PIXELS // values.shape[1])
+    return median_of_some(values[spread_rows(values.shape[0], count)])
+
+
+def _picture(shared, record, path, number):
     if shared.plots == "none" or (shared.plots == "summary" and number > MOST_PICTURES):
         return
     import numpy as np
@@ -215,9 +239,10 @@ def _picture(shared, record, path, found, number):
     from utils.application.figure_style import png_bytes
     from utils.application.plots import map_with_histogram
     from utils.fits_io.atomic import write_bytes
-    from utils.fits_io.products import MASKED
+    from utils.fits_io.product_reader import read_product
 
-    shown = np.where((found.dq & np.int16(MASKED)) == 0, found.value, np.float32(np.nan))
+    product = read_product(path)
+    shown = np.where(product.mask, np.float32(np.nan), product.data)
     figure = map_with_histogram(shown, label="calibrated [ADU]", title=path.stem)
     picture = record.claim(shared.output_dir / "figures" / f"{path.stem}.png")
     write_bytes(picture, [png_bytes(figure)])

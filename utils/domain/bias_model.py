@@ -10,6 +10,7 @@ from utils.errors import InputError
 from utils.fits_io.mapped import drop_pages, native
 from utils.fits_io.product_reader import view_planes
 from utils.fits_io.products import DQ
+from utils.kernels.calibration import BiasTerms
 from utils.kernels.pieces import in_pieces
 
 A_MAP, B_MAP, COVARIANCE, SUMMARY = (
@@ -110,6 +111,13 @@ class BiasModel:
             np.sqrt(np.maximum(variance, 0.0), out=error, casting="same_kind")
         drop_pages(*maps)
         return value, sigma, self.dq[rows]
+
+    def terms(self, rows=slice(None)):
+        """Return the `BiasTerms` of some rows, for many temperatures."""
+        line = (self.a[rows], self.b[rows], self.var_a[rows])
+        if self.fixed_slope:
+            return BiasTerms(*line)
+        return BiasTerms(*line, self.var_b[rows], self.cov_ab[rows])
 
     def variance(self, temperature, where):
         """Variance [ADU^2] of the bias at a temperature [degC] of some pixels (slice or flat indices): (m,) float64."""

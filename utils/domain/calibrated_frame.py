@@ -1,32 +1,19 @@
-"""Calibrate one frame with the products of the pipelines: value, error and quality of every pixel."""
+"""What a frame is calibrated with, and what its header says of it; `calibration_pass` does the pixels."""
 
 import math
 import re
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-
-import numpy as np
 
 from utils.domain import bias_source, flat_source
 from utils.errors import InputError
-from utils.fits_io.frame_sample import check_datasum, sample_group
-from utils.fits_io.frame_stack import FrameStack
 from utils.fits_io.keywords import describe
-from utils.fits_io.mapped import drop_pages
-from utils.fits_io.products import DQ, iso_time, write_product
+from utils.fits_io.products import iso_time
 from utils.fits_io.validity import Validity
-from utils.kernels import calibration
 
-ROWS = 64
-"""Rows calibrated at a time, so that they stay in the cache."""
 NOT_KEPT = re.compile(
     r"(CALTYPE|IMAGETYP|IMAGTYP|OBSTYPE|FRAME|BADSIZE|EGAIN|E-GAIN|SATURATE|ADUSCALE|DATAMIN|DATAMAX|CONTINUE|LONGSTRN)\Z"
 )
 """Cards of a frame that the calibrated one has anew, or for which it is no longer true."""
-FULL = 0.9
-"""Part of the full well beyond which a pixel counts as saturated: the response bends before it is full."""
-UNSTABLE = int(DQ.TELEGRAPH)
-"""A pixel that jumps between levels has no dark: it is not usable."""
 
 
 @dataclass(eq=False)
@@ -44,22 +31,49 @@ class Products:
     gain: float | None = None
     saturation: float | None = None
 
+    def mapped(self):
+        """Yield the planes (ny, nx) that are read from their files block by block."""
+        model = self.bias.model
+        yield from (model.a, model.b, model.cov_ab)
+        if self.advisor is not None:
+            yield from self.advisor.mapped()
+        for flat in self.flats:
+            planes = (flat.response, flat.sigma, flat.dq, flat.illumination)
+            yield from (plane for plane in planes if plane is not None)
+
 
 @dataclass(eq=False)
-class Calibrated:
-    """A calibrated frame.
+class Plan:
+    """How one frame is calibrated.
 
-    value, sigma (ny, nx) float32 [ADU], dq int16.  cards : of its header.  dark : the `Candidate` used, or None.
-    candidates : all that were judged.  warnings : list of text.
+    image : FitsImage.  facts : of its header.  dark : the `Candidate` used, or None; candidates : all that were judged.
+    flat : `Flat` or None.  inverse_gain : ADU/e-, 0 unknown.  scale : stored units per ADU.  saturation [ADU].
+    full_well [ADU above bias].  cards : of the header of the product.  warnings : list of text.
+    origin : of the bias, in words.
     """
 
-    value: np.ndarray
-    sigma: np.ndarray
-    dq: np.ndarray
-    cards: dict
+    image: object
+    facts: dict
     dark: object
     candidates: list
+    flat: object
+    inverse_gain: float
+    scale: float
+    saturation: float
+    full_well: float
+    cards: dict
     warnings: list
+    origin: str
+
+    @property
+    def temperature(self):
+        """Of the sensor [degC]."""
+        return self.facts["temperature"]
+
+    @property
+    def exposure(self):
+        """Exposure time [s]."""
+        return self.facts["exposure"]
 
 
 def facts_of(image):
@@ -74,14 +88,13 @@ def facts_of(image):
     return facts
 
 
-def calibrate_frame(image, products, jobs=1):
-    """Calibrate one frame.
+def plan_frame(image, products):
+    """Choose what a frame is calibrated with.
 
-    image : FitsImage.  products : `Products`.  jobs : threads.
-    Returns `Calibrated`.  Raises InputError for frames and products that do not fit each other, naming both.
+    image : FitsImage.  products : `Products`.
+    Returns a `Plan`.  Raises InputError for frames and products that do not fit each other, naming both.
     """
     facts = facts_of(image)
-    check_datasum(image)
     warnings = []
     scale = products.bias.model.adu_scale
     _check(image, facts, products, scale)
@@ -98,91 +111,24 @@ def calibrate_frame(image, products, jobs=1):
             raise InputError(f"{image.path}: {error}") from None
     inverse_gain = _inverse_gain(products, facts, scale, warnings)
     saturation = products.saturation or _saturation(products, facts, scale)
-    dq = _quality(products, dark, flat, image.shape)
     extrapolated = _ranges(products, dark, flat, facts, warnings)
-    value, sigma = np.empty(image.shape, np.float32), np.empty(image.shape, np.float32)
-    job = _Job(products, dark, flat, temperature, exposure, scale, saturation, inverse_gain, dq, value, sigma)
-    with FrameStack([image]) as stack:
-        job.samples, job.image, job.full_well = stack.frame_view(0), image, _full_well(products)
-        blocks = [slice(start, min(start + ROWS, image.shape[0])) for start in range(0, image.shape[0], ROWS)]
-        with ThreadPoolExecutor(max(1, jobs)) as pool:
-            list(pool.map(job.block, blocks))
-    dq[~np.isfinite(value)] |= np.int16(DQ.NO_DATA)
     cards = _cards(image, facts, products, dark, candidates, flat, inverse_gain, saturation, scale)
     cards["EXTRAP"] = (extrapolated, "outside the range of a model")
-    return Calibrated(value, sigma, dq, cards, dark, candidates, warnings)
-
-
-@dataclass(eq=False)
-class _Job:
-    """One frame under way; `block` does some rows, with what they need of their neighbours."""
-
-    products: Products
-    dark: object
-    flat: object
-    temperature: float
-    exposure: float
-    scale: float
-    saturation: float
-    inverse_gain: float
-    dq: np.ndarray
-    value: np.ndarray
-    sigma: np.ndarray
-    full_well: float = math.inf
-    samples: np.ndarray = None
-    image: object = None
-
-    def block(self, rows):
-        """Calibrate some rows."""
-        # The shot noise of a row looks at its neighbours, so that blocks leave no trace.
-        ny, nx = self.value.shape
-        wide = slice(max(0, rows.start - calibration.REACH), min(ny, rows.stop + calibration.REACH))
-        inner = slice(rows.start - wide.start, rows.stop - wide.start)
-        samples, full = self._samples(wide)
-        level, error, _ = self.products.bias.model.evaluate(self.temperature, wide)
-        full |= self._beyond_full_well(samples, level)
-        variance = np.square(error)
-        signal = np.zeros_like(level)
-        if self.dark is not None:
-            rate, sigma = self.dark.at(slice(wide.start * nx, wide.stop * nx))
-            t = np.float32(self.exposure)
-            signal = (rate * t).reshape(level.shape)
-            level += signal
-            variance += np.square(sigma * t).reshape(level.shape)
-        flat, flat_sigma = (None, None) if self.flat is None else self.flat.rows(wide)
-        usable = (self.dq[wide] & np.int16(DQ.DO_NOT_USE | DQ.NO_DATA)) == 0
-        read = self._read_variance(wide)
-        value, sigma = calibration.calibrate(
-            samples, level, variance, signal, flat, flat_sigma, read, self.inverse_gain, usable & ~full
-        )
-        self.value[rows], self.sigma[rows] = value[inner], sigma[inner]
-        self.dq[rows][full[inner]] |= np.int16(DQ.SATURATED | DQ.DO_NOT_USE)
-
-    def _samples(self, rows):
-        """Samples [ADU] and which are saturated."""
-        image, stored = self.image, self.samples[rows]
-        values = stored.astype(np.float32)
-        if image.bscale != 1:
-            values *= np.float32(image.bscale)
-        values += np.float32(image.bzero)
-        if self.scale != 1:
-            values /= np.float32(self.scale)
-        if image.blank is not None and stored.dtype.kind in "iu":
-            values[stored == image.blank] = np.nan
-        drop_pages(stored)
-        with np.errstate(invalid="ignore"):
-            return values, values >= np.float32(self.saturation)
-
-    def _beyond_full_well(self, samples, level):
-        """Pixels whose charge, dark current included, is near what they can hold; ``level`` : of the bias."""
-        with np.errstate(invalid="ignore"):
-            return samples - level >= np.float32(FULL * self.full_well)
-
-    def _read_variance(self, rows):
-        known = self.products.bias.read_variance
-        if known is not None:
-            return known[rows]
-        return np.float32(self.products.detector.read_noise.value**2 + 1.0 / 12.0)
+    well = _full_well(products)
+    return Plan(
+        image,
+        facts,
+        dark,
+        candidates,
+        flat,
+        inverse_gain,
+        scale,
+        saturation,
+        well,
+        cards,
+        warnings,
+        products.bias.origin,
+    )
 
 
 def _check(image, facts, products, scale):
@@ -205,13 +151,6 @@ def _check(image, facts, products, scale):
             _same_number(flat.header["GAIN"], facts["gain"], flat.path, "GAIN", what)
     if products.detector is not None:
         products.detector.check_scale(scale, products.bias.origin)
-    if scale > 1 and image.bitpix > 0:
-        vote = sample_group([image]).votes[0]
-        if vote is not None and vote & (int(scale) - 1):
-            raise InputError(
-                f"{products.bias.origin}: ADUSCALE {scale:g}, expected 1 as {what} is stored (its samples are not all"
-                f" multiples of {scale:g})"
-            )
     if products.bias.read_variance is None and (
         products.detector is None or products.detector.read_noise is None
     ):
@@ -261,21 +200,6 @@ def _full_well(products):
     return math.inf if known is None else float(known)
 
 
-def _quality(products, dark, flat, shape):
-    """DQ of all that goes in."""
-    dq = np.array(products.bias.model.dq)
-    if products.advisor is not None:
-        model = products.advisor.model.dq
-        # What saturated in a long dark need not in this frame: its own samples tell.
-        dq |= model & ~np.int16(DQ.SATURATED)
-        lost = dark.lost(slice(0, dq.size)).reshape(shape)
-        dq[lost] |= np.int16(DQ.NO_DATA)
-    if flat is not None:
-        dq |= flat.dq.astype(np.int16) & ~np.int16(DQ.SATURATED)
-    dq[(dq & UNSTABLE) != 0] |= np.int16(DQ.DO_NOT_USE)
-    return dq
-
-
 def _ranges(products, dark, flat, facts, warnings):
     """Warn of what the products do not cover; returns True where a model is extrapolated."""
     date = None if facts["timestamp"] is None else iso_time(facts["timestamp"])
@@ -315,6 +239,8 @@ def _cards(image, facts, products, dark, candidates, flat, inverse_gain, saturat
         "FLATFILE": (None if flat is None else str(flat.path)[-60:], "flat"),
         "FLATFILT": (None if flat is None else flat.filter, "its filter"),
     }
+    if facts["timestamp"] is not None:
+        own["DATE-OBS"] = (iso_time(facts["timestamp"]), "start of the exposure")
     for candidate in candidates[1:]:
         own[f"RES{candidate.kind[:5].upper()}"] = (
             candidate.expected,
@@ -329,29 +255,4 @@ def _structural(keyword):
         r"|DATASUM|EXT(NAME|VER|LEVEL)|INHERIT|UTYPE|PRODTYPE|BUNIT|DATE|TIMESYS|PROGRAM|PROGVER|DQBIT\d|MJD.*|VAL[TED]\w+"
         r"|DATE-(OBS|BEG|AVG|END)|T(FORM|TYPE|UNIT|DIM)\d+|TFIELDS)\Z",
         keyword,
-    )
-
-
-def write_calibrated(path, found, image, facts):
-    """Write a calibrated frame as a product."""
-    cards = dict(found.cards)
-    if facts["timestamp"] is not None:
-        cards["DATE-OBS"] = (iso_time(facts["timestamp"]), "start of the exposure")
-    write_product(
-        path,
-        found.value,
-        prodtype="CALIBRATED",
-        unit="adu",
-        cards=cards,
-        uncert=found.sigma,
-        dq=found.dq,
-        inputs=[
-            {
-                "file": image.path,
-                "temperature": facts["temperature"],
-                "exposure": facts["exposure"],
-                "time": facts["timestamp"],
-                "datasum": image.cards.get("DATASUM"),
-            }
-        ],
     )

@@ -4,7 +4,7 @@ Each candidate is judged by the error that it leaves in a frame: its own, and wh
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -37,15 +37,18 @@ class DarkMap:
 class Candidate:
     """A dark for one frame.
 
-    kind : 'master', 'interpolated' or 'model'.  words : which.  expected : rms error it leaves in a typical pixel [ADU].
-    at : function of a slice or indices of the flat maps -> rate, 1 sigma [ADU/s].  lost : the same -> bool, not usable.
+    kind : 'master', 'interpolated' or 'model'.  words : which.  signal : function of pixels (slice or indices of the flat
+    maps) and of ``once`` -> dark signal and its variance in the frame [ADU, ADU^2], (m,) float32; ``once(key, make)``
+    keeps what is read of the maps for other frames.  offset : level of darks above bias that signal lacks [ADU].
+    lost : function of pixels -> bool, not usable.  expected : rms error that it leaves in a typical pixel [ADU].
     """
 
     kind: str
     words: str
-    expected: float
-    at: object
+    signal: object
+    offset: float
     lost: object
+    expected: float = math.inf
 
 
 class DarkAdvisor:
@@ -62,6 +65,7 @@ class DarkAdvisor:
         self.b = float(model.header.get("B_G") or 0.0)
         self.b_scatter = float(model.header.get("B_GSIG") or 0.0)
         size = model.dq.size
+        self._kept = {}
         self._some = np.arange(0, size, max(1, size // JUDGED) | 1)
 
     def _open(self, path):
@@ -91,61 +95,82 @@ class DarkAdvisor:
             found.append(self._between(*pair, temperature, exposure))
         return sorted(found, key=lambda candidate: candidate.expected)
 
+    def mapped(self):
+        """Yield the planes (ny, nx) that stay in their files."""
+        model = self.model
+        yield from (plane for plane in (*model.params, *model.sigmas, *model.mixed) if plane is not None)
+        for one in self.maps:
+            yield from (plane.reshape(model.shape) for plane in (one.rate, one.sigma, one.dq))
+
     def _of_model(self, temperature, exposure):
         model = self.model
-        two = model.params[2] is not None
         words = f"model {model.paths[0].parent}"
-        if model.extrapolates(temperature, exposure if two else None):
+        if model.extrapolates(temperature, None if model.params[2] is None else exposure):
             words += ", extrapolated"
 
-        def at(part):
-            return model.at(part, temperature, exposure if two else 1.0)
+        def signal(part, once):
+            return model.signal(once("model", lambda: model.terms(part)), temperature, exposure)
 
         def lost(part):
             return (model.dq.reshape(-1)[part] & LOST) != 0
 
-        return Candidate("model", words, self._expected(at, lost, exposure), at, lost)
+        return self._judged(Candidate("model", words, signal, model.offset, lost))
 
     def _of_map(self, one, temperature, exposure):
-        def at(part):
-            return one.rate[part].astype(np.float32), one.sigma[part].astype(np.float32)
+        away = abs(math.expm1(self.b * (temperature - one.temperature)))
+
+        def signal(part, once):
+            rate, sigma = _read(one, part, once)
+            return rate * np.float32(exposure), _variance(rate, np.square(sigma), away, exposure)
 
         def lost(part):
             return (one.dq[part] & LOST) != 0
 
-        away = abs(math.expm1(self.b * (temperature - one.temperature)))
         words = f"master {one.path.name} at {one.temperature:.2f} degC"
-        return Candidate("master", words, self._expected(at, lost, exposure, away), at, lost)
+        return self._judged(Candidate("master", words, signal, 0.0, lost))
 
     def _between(self, low, high, temperature, exposure):
         """Between two maps of one exposure, in the exponential of the sensor's own B."""
         span = high.temperature - low.temperature
         part_of = temperature - low.temperature
-        weight = np.float32(math.expm1(self.b * part_of) / math.expm1(self.b * span))
+        weight = math.expm1(self.b * part_of) / math.expm1(self.b * span)
+        lower, upper = np.float32(1.0 - weight), np.float32(weight)
+        # A pixel of another B than the sensor's leaves d rate = rate * dB * T-like term, largest in the middle.
+        away = 0.5 * self.b_scatter * abs(self.b) * part_of * (span - part_of)
 
-        def at(part):
-            rate = (1 - weight) * low.rate[part].astype(np.float32) + weight * high.rate[part].astype(
-                np.float32
-            )
-            sigma = np.hypot(
-                (1 - weight) * low.sigma[part].astype(np.float32),
-                weight * high.sigma[part].astype(np.float32),
-            )
-            return rate, sigma
+        def signal(part, once):
+            below, above = _read(low, part, once), _read(high, part, once)
+            rate = lower * below[0] + upper * above[0]
+            variance = np.square(lower * below[1]) + np.square(upper * above[1])
+            return rate * np.float32(exposure), _variance(rate, variance, away, exposure)
 
         def lost(part):
             return ((low.dq[part] | high.dq[part]) & LOST) != 0
 
-        # A pixel of another B than the sensor's leaves d rate = rate * dB * T-like term, largest in the middle.
-        away = 0.5 * self.b_scatter * abs(self.b) * part_of * (span - part_of)
         words = f"between {low.path.name} and {high.path.name}"
-        return Candidate("interpolated", words, self._expected(at, lost, exposure, away), at, lost)
+        return self._judged(Candidate("interpolated", words, signal, 0.0, lost))
 
-    def _expected(self, at, lost, exposure, away=0.0):
-        """Median over pixels of the rms error left in a frame [ADU]; away : relative error of the rate."""
-        rate, sigma = at(self._some)
-        good = ~lost(self._some) & np.isfinite(rate) & np.isfinite(sigma)
+    def _judged(self, candidate):
+        """Add the median over pixels of the error left in a frame [ADU]."""
+        signal, variance = candidate.signal(self._some, self._once)
+        good = ~candidate.lost(self._some) & np.isfinite(signal) & np.isfinite(variance)
         if not good.any():
-            return math.inf
-        error = np.hypot(sigma[good], away * rate[good])
-        return exposure * float(np.median(error))
+            return candidate
+        return replace(candidate, expected=math.sqrt(float(np.median(variance[good]))))
+
+    def _once(self, key, make):
+        if key not in self._kept:
+            self._kept[key] = make()
+        return self._kept[key]
+
+
+def _read(one, part, once):
+    """Rate and sigma of a map [ADU/s], float32."""
+    return once(one.path, lambda: (one.rate[part].astype(np.float32), one.sigma[part].astype(np.float32)))
+
+
+def _variance(rate, variance, away, exposure):
+    """Variance in a frame [ADU^2]; variance : of the rate, away : relative error of the rate by its temperature."""
+    variance += np.square(np.float32(away) * rate)
+    variance *= np.float32(exposure * exposure)
+    return variance

@@ -134,6 +134,29 @@ class DarkModel:
         wider = self._beyond(p, temperature, exposure)
         return rate, error if wider is None else np.hypot(error, rate * wider)
 
+    def terms(self, part):
+        """Return the `dark_law.DarkTerms` of the pixels ``part``, for many temperatures and exposures."""
+        planes = [None if plane is None else plane.reshape(-1)[part] for plane in (*self.sigmas, *self.mixed)]
+        return dark_law.DarkTerms(self.parameters(part), planes[:3], planes[3:])
+
+    def signal(self, terms, temperature, exposure):
+        """Dark signal of `terms` in a frame, as `evaluate` gives its rate.
+
+        temperature [degC], exposure [s] : of the frame.  Returns signal without `offset` [ADU], variance [ADU^2]; float32.
+        """
+        dt, at = temperature - self.t_min, 1.0 if terms.gamma is None else exposure
+        t = np.float32(exposure)
+        factor = terms.factor(dt, at, np.empty_like(terms.a))
+        factor *= t
+        variance = terms.variance(dt, at, np.empty_like(factor))
+        variance *= factor
+        variance *= factor
+        signal = np.multiply(terms.a, factor, out=factor)
+        wider = self._beyond((terms.a, terms.b, terms.gamma), temperature, at)
+        if wider is not None:
+            variance += np.square(signal * wider)
+        return signal, variance
+
     def parameters(self, part):
         """A, B and gamma (None for a 1-D model) of the pixels ``part``: list of (m,) float32."""
         return _read(self.params, part, np.float32)

@@ -145,10 +145,10 @@ def stored_sum(values):
 
 
 def _sum_of_bytes(values):
-    """Data sum of single bytes: four sums of every fourth one."""
+    """Data sum of single bytes, four of which are a word."""
     values = values.view(np.uint8)
-    whole = values[: values.size // 4 * 4].reshape(-1, 4)
-    total = sum(int(whole[:, k].sum(dtype=np.uint64)) << (24 - 8 * k) for k in range(4))
+    whole = values[: values.size // 4 * 4]
+    total = int(np.add.reduce(whole.view(">u4"), dtype=np.uint64))
     return add_sums([total, int.from_bytes(values[whole.size :].tobytes().ljust(4, b"\0"), "big")])
 
 

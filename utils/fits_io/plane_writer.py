@@ -49,52 +49,80 @@ def computed_planes(shape, kinds, compute):
     return {name: ComputedPlane(shape, kind, name, pieces) for name, kind in kinds.items()}
 
 
-def write_images(path, images, source, pixels, tail=(), jobs=1):
-    """Write images of one size to a file, atomically.
+class ImagesFile:
+    """A file of images of one size under way, atomic; a context manager.
 
-    images : list of (cards, stored big-endian type).  source : function of a slice of flat pixels, returns the values
-    of every image.  pixels : of an image.  tail : buffers that follow the images.  jobs : workers.
+    Pieces may be stored in any order and by any forked process, each once; then `finish` writes the headers.
+    path : of the file.  images : list of (cards, stored big-endian type).  pixels : of an image.
     """
-    places, end = [], 0
-    for cards, kind in images:
-        start = end + len(finish_header(cards, 0))
-        places.append((end, start))
-        end = start + -(-pixels * kind.itemsize // BLOCK) * BLOCK
-    size = pixels * sum(kind.itemsize for _, kind in images)
-    jobs = max(1, min(jobs, size // WORTH_A_WORKER))
-    parts = [slice(first, min(first + PIECE, pixels)) for first in range(0, pixels, PIECE)]
-    with atomic_path(path) as temporary:
-        descriptor = os.open(
-            temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_CLOEXEC", 0), 0o666
-        )
+
+    def __init__(self, path, images, pixels):
+        self.pixels = pixels
+        self.bytes = pixels * sum(kind.itemsize for _, kind in images)
+        self._images, self._places, self._end = images, [], 0
+        for cards, kind in images:
+            start = self._end + len(finish_header(cards, 0))
+            self._places.append((self._end, start))
+            self._end = start + -(-pixels * kind.itemsize // BLOCK) * BLOCK
+        self._atomic = atomic_path(path)
+        self._descriptor = None
+
+    def __enter__(self):
+        temporary = self._atomic.__enter__()
         try:
+            flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_CLOEXEC", 0)
+            self._descriptor = os.open(temporary, flags, 0o666)
+        except BaseException as error:
+            self._atomic.__exit__(type(error), error, error.__traceback__)
+            raise
+        return self
 
-            def prepare():
-                room = [np.empty(min(PIECE, pixels), kind) for _, kind in images]
+    def __exit__(self, *exc):
+        os.close(self._descriptor)
+        return self._atomic.__exit__(*exc)
 
-                def store(part):
-                    sums = []
-                    for values, stored, (_, start) in zip(source(part), room, places, strict=True):
-                        kind = stored.dtype.newbyteorder("=")
-                        with np.errstate(over="ignore"):
-                            # A float64 beyond the float32 range becomes infinite, which is masked.
-                            values = np.ascontiguousarray(values, kind)
-                        stored = stored[: values.size]
-                        np.copyto(stored, values)
-                        sums.append(stored_sum(values))
-                        _write(descriptor, stored, start + part.start * kind.itemsize)
-                    return sums
+    def room(self, most):
+        """Return buffers of ``most`` pixels for `store`, one for each process."""
+        return [np.empty(min(most, self.pixels), kind) for _, kind in self._images]
 
-                return store
+    def store(self, part, values, room):
+        """Store the values of every image for a slice of flat pixels; returns their data sums."""
+        sums = []
+        for own, stored, (_, start) in zip(values, room, self._places, strict=True):
+            kind = stored.dtype.newbyteorder("=")
+            with np.errstate(over="ignore"):
+                # A float64 beyond the float32 range becomes infinite, which is masked.
+                own = np.ascontiguousarray(own, kind).reshape(-1)
+            stored = stored[: own.size]
+            np.copyto(stored, own)
+            sums.append(stored_sum(own))
+            _write(self._descriptor, stored, start + part.start * kind.itemsize)
+        return sums
 
-            sums = in_workers(prepare, parts, jobs)
-            for number, ((cards, _), (header, _)) in enumerate(zip(images, places, strict=True)):
-                _write(descriptor, finish_header(cards, add_sums(one[number] for one in sums)), header)
-            for buffer in tail:
-                end += _write(descriptor, buffer, end)
-            os.ftruncate(descriptor, end)
-        finally:
-            os.close(descriptor)
+    def finish(self, sums, tail=()):
+        """Write the headers, with the data sums of all pieces, and the buffers that follow the images."""
+        for number, ((cards, _), (header, _)) in enumerate(zip(self._images, self._places, strict=True)):
+            _write(self._descriptor, finish_header(cards, add_sums(one[number] for one in sums)), header)
+        end = self._end
+        for buffer in tail:
+            end += _write(self._descriptor, buffer, end)
+        os.ftruncate(self._descriptor, end)
+
+
+def write_images(file, source, jobs=1):
+    """Fill an `ImagesFile` piece after piece.
+
+    source : function of a slice of flat pixels, returns the values of every image.  jobs : workers.
+    Returns the data sums of the pieces, as `ImagesFile.finish` takes them.
+    """
+    jobs = max(1, min(jobs, file.bytes // WORTH_A_WORKER))
+    parts = [slice(first, min(first + PIECE, file.pixels)) for first in range(0, file.pixels, PIECE)]
+
+    def prepare():
+        room = file.room(PIECE)
+        return lambda part: file.store(part, source(part), room)
+
+    return in_workers(prepare, parts, jobs)
 
 
 def _write(descriptor, buffer, position):

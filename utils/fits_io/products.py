@@ -20,7 +20,7 @@ import numpy as np
 
 from utils.errors import OptionError
 from utils.fits_io.fits_cards import BLOCK, card, datasum, finish_header, text_cards
-from utils.fits_io.plane_writer import ComputedPlane, write_images
+from utils.fits_io.plane_writer import ComputedPlane, ImagesFile, write_images
 from utils.fits_io.validity import validity_cards
 from utils.version import __version__
 
@@ -103,6 +103,18 @@ def write_product(
     OutputError, RefusedOutputError: disk full, read-only; nothing is left under this name then.
     OptionError: SOURCE_DATE_EPOCH is set and is not a number of seconds.
     """
+    described = {"prodtype": prodtype, "unit": unit, "cards": cards, "uncert": uncert, "dq": dq}
+    file, source, table_of = begin_product(path, data, **described, extra=extra, history=history)
+    with file:
+        file.finish(write_images(file, source, jobs), table_of(inputs))
+
+
+def begin_product(path, data, *, prodtype, unit, cards=None, uncert=None, dq=None, extra=(), history=()):
+    """Plan a product that the caller stores piece by piece: what `write_product` does at once, with its parameters.
+
+    Returns the `ImagesFile` to be opened and finished, the function that gives the values of all its images for a slice
+    of flat pixels, and the function that makes the tail of the file of the list of inputs.
+    """
     if not prodtype:
         raise ValueError("prodtype is empty: a product must say what it is")
     data = _storable(data, "data")
@@ -152,14 +164,8 @@ def write_product(
             values[quality + 1], values[quality] = _quality(values[0], None if flags is None else flags[part])
         return values
 
-    write_images(
-        path,
-        [(_image_cards(name, array, cards), _stored_type(array, name)) for name, array, cards in planes],
-        source,
-        data.size,
-        _inputs_hdu(inputs, common) if inputs else (),
-        jobs,
-    )
+    images = [(_image_cards(name, array, cards), _stored_type(array, name)) for name, array, cards in planes]
+    return ImagesFile(path, images, data.size), source, lambda rows: _inputs_hdu(rows, common) if rows else ()
 
 
 def _flat(plane):
