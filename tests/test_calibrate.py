@@ -122,7 +122,7 @@ def test_the_advisor_says_what_the_dark_leaves(calibrated, camera, made):
     for temperature, exposure in ((7.0, 60.0), (5.05, 60.0), (2.0, 20.0)):
         true = camera.true_signal("dark", temperature, exposure)
         for candidate in advisor.candidates(temperature, exposure):
-            dark, _ = candidate.signal(slice(0, ordinary.size), lambda key, make: make())
+            dark, _ = candidate.signal(slice(0, ordinary.size), slice(None), lambda key, make: make())
             left = (dark + candidate.offset - true.ravel())[
                 ordinary & ~candidate.lost(slice(0, ordinary.size))
             ]

@@ -108,7 +108,7 @@ def _products(args, shared):
     if args.flat is not None:
         flats = find_flats(args.flat, load_products(args.flat) if args.flat.is_dir() else [])
     return Products(
-        load_bias(folder),
+        load_bias(folder, mapped=True),
         advisor,
         flats,
         shared.load_detector(),

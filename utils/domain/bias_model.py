@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from utils.errors import InputError
-from utils.fits_io.mapped import drop_pages, native
+from utils.fits_io.mapped import Squares, drop_pages, native
 from utils.fits_io.product_reader import view_planes
 from utils.fits_io.products import DQ
 from utils.kernels.calibration import BiasTerms
@@ -44,23 +44,28 @@ class BiasModel:
     header: object
 
     @classmethod
-    def load(cls, folder):
-        """Read the model from its folder.  Raises InputError for a missing, foreign or mismatching map."""
+    def load(cls, folder, *, mapped=False):
+        """Read the model from its folder; mapped : as for `from_maps`.
+
+        Raises InputError for a missing, foreign or mismatching map.
+        """
         folder = Path(folder)
         if not folder.is_dir():
             raise InputError(
                 f"{folder}: no such folder, expected a bias model ({A_MAP}, {B_MAP}, {COVARIANCE})"
             )
         covariance = folder / COVARIANCE
-        return cls.from_maps(folder / A_MAP, folder / B_MAP, covariance if covariance.exists() else None)
+        covariance = covariance if covariance.exists() else None
+        return cls.from_maps(folder / A_MAP, folder / B_MAP, covariance, mapped=mapped)
 
     @classmethod
     def from_maps(cls, a_map, b_map, covariance=None, *, mapped=False):
         """Read the model from its maps; without the covariance map a and b count as independent at mid-range.
 
-        mapped : a, b and cov_ab stay in their files, big-endian and read-only, for work in row blocks.
+        mapped : all but dq stay in their files, for work in row blocks: a, b and cov_ab are big-endian and read-only,
+        var_a and var_b `utils.fits_io.mapped.Squares`.
         """
-        taken = _as_they_are if mapped else native
+        taken, squared = (_as_they_are, Squares) if mapped else (native, _squared)
         opened = [_open(a_map, "BIAS_A", "UNCERT", "DQ"), _open(b_map, "BIAS_B", "UNCERT", "DQ")]
         if covariance is not None:
             opened.append(_open(covariance, "BIAS_COVARIANCE"))
@@ -77,10 +82,10 @@ class BiasModel:
                     )
         t_min, t_max = float(header["T_MIN"]), float(header["T_MAX"])
         a, b = (taken(own["PRIMARY"]) for _, own in opened[:2])
-        var_a, var_b = (_squared(native(own["UNCERT"])) for _, own in opened[:2])
+        var_a, var_b = (squared(own["UNCERT"]) for _, own in opened[:2])
         # Errors of a and b of a centred fit are independent at the centre, which fixes cov(a, b) = -T_c var_b.
         centre = np.float32(0.5 * (t_min + t_max))
-        cov = -centre * var_b if covariance is None else taken(opened[2][1]["PRIMARY"])
+        cov = -centre * var_b[:] if covariance is None else taken(opened[2][1]["PRIMARY"])
         dq = native(planes["DQ"])
         dq |= opened[1][1]["DQ"]
         drop_pages(opened[1][1]["DQ"])
@@ -112,12 +117,12 @@ class BiasModel:
         drop_pages(*maps)
         return value, sigma, self.dq[rows]
 
-    def terms(self, rows=slice(None)):
-        """Return the `BiasTerms` of some rows, for many temperatures."""
-        line = (self.a[rows], self.b[rows], self.var_a[rows])
+    def terms(self, rows, inner):
+        """Return the `BiasTerms` of some rows, with errors of the rows ``inner``, for many temperatures."""
+        line = (self.a[rows], self.b[rows], self.var_a[inner])
         if self.fixed_slope:
             return BiasTerms(*line)
-        return BiasTerms(*line, self.var_b[rows], self.cov_ab[rows])
+        return BiasTerms(*line, self.var_b[inner], self.cov_ab[inner])
 
     def variance(self, temperature, where):
         """Variance [ADU^2] of the bias at a temperature [degC] of some pixels (slice or flat indices): (m,) float64."""
@@ -145,7 +150,8 @@ def _as_they_are(plane):
     return plane
 
 
-def _squared(values):
+def _squared(plane):
+    values = native(plane)
     return np.square(values, out=values)
 
 

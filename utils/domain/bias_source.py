@@ -9,12 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
-from utils.domain import masters
 from utils.domain.bias_model import A_MAP, B_MAP, COVARIANCE, EQUATION, BiasModel
-from utils.domain.frame_groups import group_entries
-from utils.domain.screening import screen_groups
 from utils.errors import InputError
-from utils.fits_io.product_reader import read_product
+from utils.fits_io.mapped import Squares
+from utils.fits_io.product_reader import read_product, view_planes
 from utils.fits_io.products import DQ, header_from_inputs, write_product
 from utils.kernels import linear_fit
 
@@ -41,23 +39,25 @@ class BiasSource:
     count: int = 0
 
 
-def load_bias(folder):
+def load_bias(folder, *, mapped=False):
     """Open a bias model folder, with the read noise that lies in it or beside it (../read_noise/read_noise.fits).
 
+    mapped : maps stay in their files, as for `BiasModel.from_maps`; read_variance is `Squares` then.
     Raises InputError where a map is missing or does not fit the others.
     """
     folder = Path(folder)
-    model = BiasModel.load(folder)
+    model = BiasModel.load(folder, mapped=mapped)
     variance = None
     for path in (folder / READ_NOISE, folder.parent / "read_noise" / READ_NOISE):
         if path.exists():
-            product = read_product(path, expect="READ_NOISE")
-            if product.data.shape != model.a.shape:
+            header, noise = _read_noise(path, mapped)
+            if noise.shape != model.a.shape:
                 raise InputError(
-                    f"{path}: shape {product.data.shape}, expected {model.a.shape} as in {folder / A_MAP}"
+                    f"{path}: shape {noise.shape}, expected {model.a.shape} as in {folder / A_MAP}"
                 )
-            lsb = float(product.header.get("LSB", 1.0))
-            variance = np.square(product.data) + np.float32(lsb * lsb / 12.0)
+            lsb = float(header.get("LSB", 1.0))
+            variance = Squares(noise, lsb * lsb / 12.0)
+            variance = variance if mapped else variance[:]
             break
     keys = (
         "INSTRUME",
@@ -77,6 +77,17 @@ def load_bias(folder):
     return BiasSource(model, variance, str(folder), cards, [], [], int(model.header.get("NCOMBINE", 0)))
 
 
+def _read_noise(path, mapped):
+    """Header and map of the read noise."""
+    if not mapped:
+        product = read_product(path, expect="READ_NOISE")
+        return product.header, product.data
+    header, planes = view_planes(path, verify=True)
+    if header.get("PRODTYPE") != "READ_NOISE":
+        raise InputError(f"{path}: got PRODTYPE {header.get('PRODTYPE') or 'missing'}, expected READ_NOISE")
+    return header, planes["PRIMARY"]
+
+
 def bias_of_frames(
     entries, images, *, temp_tolerance, options, adu_scale=None, saturation=None, session_gap=6 * 3600.0
 ):
@@ -85,6 +96,11 @@ def bias_of_frames(
     entries : ObservationManager entries of bias frames of one setting.  images : dict path -> FitsImage.
     options : `masters.CombineOptions`.  Returns a `BiasSource`; one temperature gives a level without slope.
     """
+    # Commands that only read a model start without all this.
+    from utils.domain import masters
+    from utils.domain.frame_groups import group_entries
+    from utils.domain.screening import screen_groups
+
     groups = group_entries(entries, images, temp_tolerance=temp_tolerance)
     screening = screen_groups(
         groups, adu_scale=adu_scale, saturation=saturation, jobs=options.jobs, session_gap=session_gap

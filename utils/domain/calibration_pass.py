@@ -21,7 +21,7 @@ from utils.fits_io.workers import in_workers
 from utils.kernels import calibration
 from utils.kernels.calibration import REACH
 
-PIECE = 1 << 15
+PIECE = 1 << 16
 """Pixels calibrated at a time, about: they stay in the cache."""
 STRIPS = 4
 """Strips of rows for each worker and batch: who is done early takes another."""
@@ -187,6 +187,7 @@ class Piece:
         self.above = rows.start - self.wide.start
         self.part = slice(rows.start * nx, rows.stop * nx)
         self.inner = slice(self.above, self.above + self.ny)
+        self.pixels = slice(self.wide.start * nx, self.wide.stop * nx)
         self._kept, self._pedestal = {}, (None, None)
 
     def _once(self, key, make):
@@ -204,20 +205,21 @@ class Piece:
         return self._pedestal[1]
 
     def _evaluate(self, plan):
-        bias = self._once("bias", lambda: self.products.bias.model.terms(self.wide))
-        shape = (self.wide.stop - self.wide.start, self.nx)
-        level = bias.level(plan.temperature, np.empty(shape, np.float32))
-        variance = bias.variance(plan.temperature, np.empty(shape, np.float32))[self.inner]
+        bias = self._once("bias", lambda: self.products.bias.model.terms(self.wide, self.rows))
+        level, variance = bias.level(plan.temperature), bias.variance(plan.temperature)
         noise = self._once("read", self._read_variance)
         if plan.dark is None:
             return _Pedestal(level, None, variance, noise)
-        wide = slice(self.wide.start * self.nx, self.wide.stop * self.nx)
-        signal, more = plan.dark.signal(wide, self._once)
         if plan.dark.offset:
             level += np.float32(plan.dark.offset)
-        signal, more = signal.reshape(shape), more.reshape(shape)
-        electrons = np.float32(plan.inverse_gain) * np.maximum(signal[self.inner], np.float32(0.0))
-        return _Pedestal(level, signal, variance + more[self.inner], electrons + noise)
+        inner = slice(self.above * self.nx, (self.above + self.ny) * self.nx)
+        signal, more = plan.dark.signal(self.pixels, inner, self._once)
+        signal = signal.reshape(level.shape)
+        variance += more.reshape(variance.shape)
+        electrons = np.maximum(signal[self.inner], np.float32(0.0))
+        electrons *= np.float32(plan.inverse_gain)
+        electrons += noise
+        return _Pedestal(level, signal, variance, electrons)
 
     def _read_variance(self):
         known = self.products.bias.read_variance
@@ -242,7 +244,7 @@ class Piece:
         if plan.dark is not None:
             # What saturated in a long dark need not in this frame: its own samples tell.
             dq |= self.products.advisor.model.dq[self.wide] & ~np.int16(DQ.SATURATED)
-            lost = plan.dark.lost(slice(self.wide.start * self.nx, self.wide.stop * self.nx))
+            lost = plan.dark.lost(self.pixels)
             dq[lost.reshape(dq.shape)] |= np.int16(DQ.NO_DATA)
         if plan.flat is not None:
             dq |= plan.flat.dq[self.wide].astype(np.int16) & ~np.int16(DQ.SATURATED)

@@ -11,13 +11,17 @@ import numpy as np
 
 from utils.domain.dark_model import DarkModel
 from utils.errors import InputError
+from utils.fits_io.frame_sample import spread_rows
 from utils.fits_io.product_reader import view_planes
 from utils.fits_io.products import DQ
+from utils.kernels.pieces import middle
 
 SAME_EXPOSURE = 0.01
 """Exposures that differ by less than this part are one."""
 JUDGED = 1 << 16
-"""Pixels by which candidates are judged."""
+"""Pixels by which candidates are judged, in whole rows."""
+FEWEST_ROWS = 16
+"""Rows that are judged at least."""
 LOST = int(DQ.NO_DATA | DQ.SATURATED | DQ.DO_NOT_USE)
 
 
@@ -38,8 +42,9 @@ class Candidate:
     """A dark for one frame.
 
     kind : 'master', 'interpolated' or 'model'.  words : which.  signal : function of pixels (slice or indices of the flat
-    maps) and of ``once`` -> dark signal and its variance in the frame [ADU, ADU^2], (m,) float32; ``once(key, make)``
-    keeps what is read of the maps for other frames.  offset : level of darks above bias that signal lacks [ADU].
+    maps), ``inner`` (slice of those whose error is wanted) and ``once`` -> dark signal in the frame [ADU], (m,) float32,
+    and its variance [ADU^2] of the inner pixels; ``once(key, make)`` keeps what is read of the maps for other frames.
+    offset : level of darks above bias that signal lacks [ADU].
     lost : function of pixels -> bool, not usable.  expected : rms error that it leaves in a typical pixel [ADU].
     """
 
@@ -64,9 +69,10 @@ class DarkAdvisor:
         self.maps = [self._open(path) for path in maps]
         self.b = float(model.header.get("B_G") or 0.0)
         self.b_scatter = float(model.header.get("B_GSIG") or 0.0)
-        size = model.dq.size
         self._kept = {}
-        self._some = np.arange(0, size, max(1, size // JUDGED) | 1)
+        ny, nx = model.shape
+        rows = spread_rows(ny, max(FEWEST_ROWS, JUDGED // nx))
+        self._some = (rows[:, None] * nx + np.arange(nx)).reshape(-1)
 
     def _open(self, path):
         header, planes = view_planes(path)
@@ -108,8 +114,9 @@ class DarkAdvisor:
         if model.extrapolates(temperature, None if model.params[2] is None else exposure):
             words += ", extrapolated"
 
-        def signal(part, once):
-            return model.signal(once("model", lambda: model.terms(part)), temperature, exposure)
+        def signal(part, inner, once):
+            terms = once(("model", exposure), lambda: model.terms(part, exposure, inner))
+            return model.signal(terms, part, temperature, exposure)
 
         def lost(part):
             return (model.dq.reshape(-1)[part] & LOST) != 0
@@ -119,9 +126,10 @@ class DarkAdvisor:
     def _of_map(self, one, temperature, exposure):
         away = abs(math.expm1(self.b * (temperature - one.temperature)))
 
-        def signal(part, once):
+        def signal(part, inner, once):
             rate, sigma = _read(one, part, once)
-            return rate * np.float32(exposure), _variance(rate, np.square(sigma), away, exposure)
+            variance = _variance(rate[inner], np.square(sigma[inner]), away, exposure)
+            return rate * np.float32(exposure), variance
 
         def lost(part):
             return (one.dq[part] & LOST) != 0
@@ -138,11 +146,11 @@ class DarkAdvisor:
         # A pixel of another B than the sensor's leaves d rate = rate * dB * T-like term, largest in the middle.
         away = 0.5 * self.b_scatter * abs(self.b) * part_of * (span - part_of)
 
-        def signal(part, once):
+        def signal(part, inner, once):
             below, above = _read(low, part, once), _read(high, part, once)
             rate = lower * below[0] + upper * above[0]
-            variance = np.square(lower * below[1]) + np.square(upper * above[1])
-            return rate * np.float32(exposure), _variance(rate, variance, away, exposure)
+            variance = np.square(lower * below[1][inner]) + np.square(upper * above[1][inner])
+            return rate * np.float32(exposure), _variance(rate[inner], variance, away, exposure)
 
         def lost(part):
             return ((low.dq[part] | high.dq[part]) & LOST) != 0
@@ -152,11 +160,11 @@ class DarkAdvisor:
 
     def _judged(self, candidate):
         """Add the median over pixels of the error left in a frame [ADU]."""
-        signal, variance = candidate.signal(self._some, self._once)
+        signal, variance = candidate.signal(self._some, slice(None), self._once)
         good = ~candidate.lost(self._some) & np.isfinite(signal) & np.isfinite(variance)
         if not good.any():
             return candidate
-        return replace(candidate, expected=math.sqrt(float(np.median(variance[good]))))
+        return replace(candidate, expected=math.sqrt(middle(variance[good])))
 
     def _once(self, key, make):
         if key not in self._kept:

@@ -134,27 +134,23 @@ class DarkModel:
         wider = self._beyond(p, temperature, exposure)
         return rate, error if wider is None else np.hypot(error, rate * wider)
 
-    def terms(self, part):
-        """Return the `dark_law.DarkTerms` of the pixels ``part``, for many temperatures and exposures."""
-        planes = [None if plane is None else plane.reshape(-1)[part] for plane in (*self.sigmas, *self.mixed)]
-        return dark_law.DarkTerms(self.parameters(part), planes[:3], planes[3:])
+    def terms(self, part, exposure, inner=slice(None)):
+        """Return the `dark_law.DarkTerms` of the pixels ``part``, with errors of those ``inner`` of them, for `signal`."""
+        planes = (*self.sigmas, *self.mixed)
+        planes = [None if plane is None else plane.reshape(-1)[part][inner] for plane in planes]
+        return dark_law.DarkTerms(self.parameters(part), planes[:3], planes[3:], exposure, inner)
 
-    def signal(self, terms, temperature, exposure):
+    def signal(self, terms, part, temperature, exposure):
         """Dark signal of `terms` in a frame, as `evaluate` gives its rate.
 
-        temperature [degC], exposure [s] : of the frame.  Returns signal without `offset` [ADU], variance [ADU^2]; float32.
+        part : pixels of the terms.  temperature [degC], exposure [s] : of the frame.
+        Returns signal without `offset` [ADU] and, of the inner pixels, its variance [ADU^2]; float32.
         """
-        dt, at = temperature - self.t_min, 1.0 if terms.gamma is None else exposure
-        t = np.float32(exposure)
-        factor = terms.factor(dt, at, np.empty_like(terms.a))
-        factor *= t
-        variance = terms.variance(dt, at, np.empty_like(factor))
-        variance *= factor
-        variance *= factor
-        signal = np.multiply(terms.a, factor, out=factor)
-        wider = self._beyond((terms.a, terms.b, terms.gamma), temperature, at)
-        if wider is not None:
-            variance += np.square(signal * wider)
+        signal, variance = terms.signal(temperature - self.t_min)
+        if self.extends(temperature, exposure):
+            params = [None if one is None else one[terms.inner] for one in self.parameters(part)]
+            at = 1.0 if params[2] is None else exposure
+            variance += np.square(signal[terms.inner] * self._beyond(params, temperature, at))
         return signal, variance
 
     def parameters(self, part):
@@ -174,14 +170,17 @@ class DarkModel:
         """Give back the memory of what was read of the maps."""
         drop_pages(*(plane for plane in (*self.params, *self.sigmas, *self.mixed) if plane is not None))
 
+    def extends(self, temperature, exposure):
+        """Tell whether the law goes beyond its frames, however little; exposure counts for a 2-D model only."""
+        inside = self.t_min <= temperature <= self.t_max
+        return not (inside and (self.params[2] is None or self.e_min <= exposure <= self.e_max))
+
     def _beyond(self, params, temperature, exposure):
         """Relative model error outside the fitted range, or None inside."""
+        if not self.extends(temperature, exposure):
+            return None
         edge = min(max(temperature, self.t_min), self.t_max)
         nearest = min(max(exposure, self.e_min), self.e_max)
-        if params[2] is None:
-            nearest = exposure
-        if edge == temperature and nearest == exposure:
-            return None
         hot = edge + KELVIN
         arrhenius = hot * hot * (1.0 / hot - 1.0 / (temperature + KELVIN))
         law = np.expm1(params[1] * np.float32(arrhenius - (temperature - edge)))

@@ -28,6 +28,23 @@ def drop_pages(*arrays):
             whole.madvise(mmap.MADV_DONTNEED, aligned, end - aligned)
 
 
+class Squares:
+    """Squares of a mapped plane (float32), plus a number, computed where they are read: ``squares[rows]``."""
+
+    def __init__(self, plane, plus=0.0):
+        self.shape, self._plane, self._plus = plane.shape, plane, np.float32(plus)
+
+    def __getitem__(self, rows):
+        values = self._plane[rows].astype(np.float32)
+        values *= values
+        values += self._plus
+        return values
+
+    def reshape(self, *shape):
+        """Return the same in another shape."""
+        return Squares(self._plane.reshape(*shape), self._plus)
+
+
 def native(plane):
     """Copy a mapped plane into memory in native byte order, and give back its pages."""
     copy = plane.astype(plane.dtype.newbyteorder("="))

@@ -5,6 +5,8 @@
 
 import numpy as np
 
+from utils.kernels.pieces import Parabola
+
 REACH = 2
 """Half width of the square over which the signal is averaged for its own shot noise [pixels]."""
 _SIDE = 2 * REACH + 1
@@ -13,38 +15,34 @@ _BRIGHT = 3.0
 
 
 class BiasTerms:
-    """The line ``a + b T`` of some pixels with its error, ready for many temperatures.
+    """The line ``a + b T`` of some pixels and its error, ready for many temperatures.
 
-    a, b [ADU, ADU/K], var_a, var_b, cov : arrays of one shape.  var_b None: a level without a known slope.
+    a, b [ADU, ADU/K] : (ny, nx).  var_a, var_b, cov : of the rows whose error is wanted; var_b None: a level without a
+    known slope.
     """
 
     def __init__(self, a, b, var_a, var_b=None, cov=None):
         self.a, self.b = np.asarray(a, np.float32), np.asarray(b, np.float32)
-        self.least = np.asarray(var_a, np.float32)
-        self.slope = self.centre = None
-        if var_b is not None:
-            # About the temperature where the error is least nothing cancels, and float32 does.
-            var_a, var_b, cov = (np.asarray(one, np.float64) for one in (var_a, var_b, cov))
-            centre = -cov / np.maximum(var_b, np.finfo(float).tiny)
-            self.least = np.maximum(var_a - centre * centre * var_b, 0.0).astype(np.float32)
-            self.centre, self.slope = centre.astype(np.float32), var_b.astype(np.float32)
+        self.fixed, self.error = None, None
+        if var_b is None:
+            self.fixed = np.asarray(var_a, np.float32)
+            return
+        self.error = Parabola(var_a.shape)
+        planes = [plane.reshape(-1) for plane in (var_a, cov, var_b)]
+        for part in self.error.parts():
+            self.error.set(part, *(plane[part].astype(np.float64) for plane in planes))
 
-    def level(self, temperature, out):
-        """Bias [ADU] at a temperature [degC] into ``out``, float32."""
-        np.multiply(self.b, np.float32(temperature), out=out)
-        out += self.a
-        return out
+    def level(self, temperature):
+        """Bias [ADU] at a temperature [degC], float32."""
+        level = np.multiply(self.b, np.float32(temperature))
+        level += self.a
+        return level
 
-    def variance(self, temperature, out):
-        """Variance [ADU^2] at a temperature [degC] into ``out``, float32."""
-        if self.slope is None:
-            np.copyto(out, self.least)
-            return out
-        np.subtract(np.float32(temperature), self.centre, out=out)
-        out *= out
-        out *= self.slope
-        out += self.least
-        return out
+    def variance(self, temperature):
+        """Variance [ADU^2] at a temperature [degC], float32."""
+        if self.error is None:
+            return self.fixed.copy()
+        return self.error.at(temperature, np.empty_like(self.error.least))
 
 
 class FlatTerms:

@@ -2,8 +2,7 @@
 
 import numpy as np
 
-_DOUBLES = 1 << 12
-"""Pixels of which float64 stay in the cache."""
+from utils.kernels.pieces import Parabola
 
 
 def at_reference(fit, design, t_min):
@@ -47,62 +46,45 @@ def rate(params, cov, dt, exposure):
 
 
 class DarkTerms:
-    """The law of some pixels and the root of its covariance, ready for many temperatures and exposures.
+    """The law of some pixels at one exposure, ready for many temperatures.
 
-    params : A, B, gamma, each (m,); sigmas : their errors; mixed : cov(A, B), cov(A, gamma), cov(B, gamma).  gamma and what
-    belongs to it None: a law without exposure.  The error is ``factor |L^T (1, A dT, A ln t)|`` with cov = L L^T: a sum
-    of squares, in which nothing cancels, so that float32 does.
+    params : A, B, gamma, each (m,); sigmas : their errors; mixed : cov(A, B), cov(A, gamma), cov(B, gamma), of the pixels
+    whose error is wanted, ``inner`` : slice of those.  gamma and what belongs to it None: a law without exposure.
+    exposure [s].
     """
 
-    def __init__(self, params, sigmas, mixed):
-        self.a, self.b, self.gamma = (None if one is None else np.asarray(one, np.float32) for one in params)
-        sizes = (2, 1) if self.gamma is None else (3, 2, 1)
-        self.root = [[np.empty_like(self.a) for _ in range(size)] for size in sizes]
-        for start in range(0, self.a.size, _DOUBLES):
-            part = slice(start, start + _DOUBLES)
+    def __init__(self, params, sigmas, mixed, exposure, inner=slice(None)):
+        a, self.b, gamma = (None if one is None else np.asarray(one, np.float32) for one in params)
+        self.inner, log_t, power = inner, 0.0, np.float32(exposure)
+        if gamma is not None and exposure != 1.0:
+            log_t = float(np.log(exposure))
+            power = power * np.exp(gamma * np.float32(log_t))
+        self.scale = a * power
+        self.error = Parabola(self.b[inner].shape)
+        power = np.broadcast_to(power, a.shape)
+        for part in self.error.parts():
             own = [None if one is None else one[part].astype(np.float64) for one in (*sigmas, *mixed)]
-            rows = _root(self.a[part].astype(np.float64), own[:3], own[3:])
-            for target, values in zip((one for row in self.root for one in row), rows, strict=True):
-                target[part] = values
+            whole = (a[inner][part], power[inner][part])
+            self.error.set(part, *_in_temperature(*(one.astype(np.float64) for one in whole), log_t, *own))
 
-    def factor(self, dt, exposure, out):
-        """``exp(B dT + gamma ln t)`` into ``out``, float32; dt = T - T_min [degC], exposure [s]."""
-        np.multiply(self.b, np.float32(dt), out=out)
-        if self.gamma is not None and exposure != 1.0:
-            out += self.gamma * np.float32(np.log(exposure))
-        return np.exp(out, out=out)
-
-    def variance(self, dt, exposure, out):
-        """Variance of the rate over the square of `factor` into ``out``, float32 [(ADU/s)^2]."""
-        dt, log_t = np.float32(dt), np.float32(np.log(exposure))
-        scales = [np.float32(1.0), dt, log_t][: len(self.root)]
-        part, more = np.empty_like(out), np.empty_like(out)
-        for number, row in enumerate(self.root):
-            target = part if number else out
-            np.multiply(row[0], scales[number], out=target)
-            for one, scale in zip(row[1:], scales[number + 1 :], strict=True):
-                np.multiply(one, scale, out=more)
-                target += more
-            target *= target
-            if number:
-                out += part
-        return out
+    def signal(self, dt):
+        """Dark signal [ADU] at dt = T - T_min [degC], (m,), and its variance [ADU^2] of the pixels ``inner``; float32."""
+        factor = np.multiply(self.b, np.float32(dt))
+        np.exp(factor, out=factor)
+        own = factor[self.inner]
+        variance = self.error.at(dt, np.empty_like(own))
+        variance *= own
+        variance *= own
+        factor *= self.scale
+        return factor, variance
 
 
-def _root(a, sigmas, mixed):
-    """Entries of the root of the covariance row by row, those of B and gamma times A; float64."""
-    p, sigma_b, sigma_g = sigmas
-    ab, ag, bg = mixed
-    q = _over(ab, p)
-    s = np.sqrt(np.maximum(sigma_b * sigma_b - q * q, 0.0))
-    if sigma_g is None:
-        return p, a * q, a * s
-    r = _over(ag, p)
-    u = _over(bg - q * r, s)
-    v = np.sqrt(np.maximum(sigma_g * sigma_g - r * r - u * u, 0.0))
-    return p, a * q, a * r, a * s, a * u, a * v
-
-
-def _over(number, divisor):
-    """``number / divisor``, which is at least 0; where it is 0 the number, a covariance of it, is 0 too."""
-    return number / np.maximum(divisor, np.finfo(float).tiny)
+def _in_temperature(a, power, log_t, sigma_a, sigma_b, sigma_g, ab, ag, bg):
+    """Variance of a signal over ``exp(2 B dT)`` as ``c0 + 2 c1 dT + c2 dT^2``; power : the signal over A without that."""
+    c0, c1, c2 = sigma_a * sigma_a, a * ab, np.square(a * sigma_b)
+    if log_t:
+        w = a * log_t
+        c0 = c0 + w * (w * np.square(sigma_g) + 2.0 * ag)
+        c1 = c1 + a * w * bg
+    power = power * power
+    return c0 * power, c1 * power, c2 * power

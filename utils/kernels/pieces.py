@@ -4,6 +4,8 @@ import numpy as np
 
 PIECE = 1 << 15
 """Pixels in a piece."""
+_DOUBLES = 1 << 12
+"""Pixels of which many float64 maps stay in the cache."""
 MEDIAN_PIXELS = 1 << 20
 """Pixels, evenly spaced, from which a median is taken."""
 
@@ -26,4 +28,40 @@ def median_of_some(values, most=MEDIAN_PIXELS):
     flat = np.reshape(values, -1)
     some = flat[:: flat.size // most | 1]  # an odd step sees all columns of a mosaic
     some = some[np.isfinite(some)]
-    return float(np.median(some)) if some.size else None
+    return middle(some) if some.size else None
+
+
+def middle(values):
+    """Median of finite values, not empty; `numpy.median` would import masked arrays first."""
+    half = values.size // 2
+    places = (half - 1, half) if values.size % 2 == 0 else (half,)
+    return float(np.mean(np.partition(values, places)[list(places)]))
+
+
+class Parabola:
+    """Values ``c0 + 2 c1 x + c2 x^2`` of many pixels, never negative: variances of lines, and of laws in their exponent.
+
+    They are kept about their minimum, where nothing cancels, so that float32 does.
+    """
+
+    def __init__(self, shape):
+        self.least, self.centre, self.slope = (np.empty(shape, np.float32) for _ in range(3))
+
+    def parts(self):
+        """Slices of flat pixels for `set`."""
+        return [slice(start, start + _DOUBLES) for start in range(0, self.least.size, _DOUBLES)]
+
+    def set(self, part, c0, c1, c2):
+        """Set some flat pixels; float64 arrays."""
+        centre = -c1 / np.maximum(c2, np.finfo(float).tiny)
+        self.least.reshape(-1)[part] = np.maximum(c0 + c1 * centre, 0.0)
+        self.centre.reshape(-1)[part] = centre
+        self.slope.reshape(-1)[part] = c2
+
+    def at(self, x, out):
+        """Values at a number ``x`` into ``out``, float32."""
+        np.subtract(np.float32(x), self.centre, out=out)
+        out *= out
+        out *= self.slope
+        out += self.least
+        return out
