@@ -25,7 +25,7 @@ SHARED = (
         "gain",
         "detector",
     ),
-    *("jobs", "memory-limit", "overwrite", "dry-run", "plots", "verbose", "quiet", "log-file"),
+    *("jobs", "memory-limit", "scheduler", "overwrite", "dry-run", "plots", "verbose", "quiet", "log-file"),
 )
 
 
@@ -84,15 +84,18 @@ def main(argv):
         args.across_exposures,
     )
     setup_logging(shared.verbosity, shared.log_file)
-    with RunRecord(
-        shared.output_dir,
-        "structure",
-        "full",
-        config,
-        argv,
-        dry_run=shared.dry_run,
-        overwrite=shared.overwrite,
-    ) as record:
+    with (
+        shared.cluster(),
+        RunRecord(
+            shared.output_dir,
+            "structure",
+            "full",
+            config,
+            argv,
+            dry_run=shared.dry_run,
+            overwrite=shared.overwrite,
+        ) as record,
+    ):
         campaign = flat_campaign.select(config, record)
         flat_campaign.masters(config, record, campaign)
         flat_campaign.levels(config, record, campaign)

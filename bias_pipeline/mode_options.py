@@ -3,7 +3,7 @@
 from utils.application.options import ALWAYS
 
 USED = {
-    "select_frames": frozenset(("select", "temp-tolerance", "gain", "detector")),
+    "select_frames": frozenset(("select", "scheduler", "temp-tolerance", "gain", "detector")),
     "make_masters": frozenset(
         (
             *("combine", "clip-sigma", "adu-scale", "saturation", "gain", "detector"),

@@ -98,9 +98,18 @@ def main(argv):
         shared.need_basepath()
     setup_logging(shared.verbosity, shared.log_file)
     functions = steps(MODES[args.mode])
-    with RunRecord(
-        shared.output_dir, "bias", args.mode, config, argv, dry_run=shared.dry_run, overwrite=shared.overwrite
-    ) as record:
+    with (
+        shared.cluster(),
+        RunRecord(
+            shared.output_dir,
+            "bias",
+            args.mode,
+            config,
+            argv,
+            dry_run=shared.dry_run,
+            overwrite=shared.overwrite,
+        ) as record,
+    ):
         record.refuse_foreign(name for step in MODES[args.mode] for name in FIXED_NAMES.get(step, ()))
         context = Context(record)
         for name in MODES[args.mode]:

@@ -4,7 +4,9 @@ from utils.application.options import ALWAYS
 
 SYNTHETIC = frozenset(("unit", "add-bias", "temps"))
 USED = {
-    "select_frames": frozenset(("select", "temp-tolerance", "gain", "detector", "bias-model", "no-bias")),
+    "select_frames": frozenset(
+        ("select", "scheduler", "temp-tolerance", "gain", "detector", "bias-model", "no-bias")
+    ),
     "bias": frozenset(
         ("bias-model", "no-bias", "temp-tolerance", "adu-scale", "saturation", "session-gap", "combine")
     ),

@@ -119,9 +119,18 @@ def main(argv):
         config.need_single()
     setup_logging(shared.verbosity, shared.log_file)
     functions = steps()
-    with RunRecord(
-        shared.output_dir, "dark", args.mode, config, argv, dry_run=shared.dry_run, overwrite=shared.overwrite
-    ) as record:
+    with (
+        shared.cluster(),
+        RunRecord(
+            shared.output_dir,
+            "dark",
+            args.mode,
+            config,
+            argv,
+            dry_run=shared.dry_run,
+            overwrite=shared.overwrite,
+        ) as record,
+    ):
         context = Context(record)
         for name in MODES[args.mode]:
             if shared.dry_run and name not in ("select_frames", "bias", "dark_maps"):

@@ -6,12 +6,13 @@ FROM_FRAMES = frozenset(
     (
         *("select", "temp-tolerance", "adu-scale", "saturation", "gain", "detector", "combine", "clip-sigma"),
         *("flat-type", "dark-files-json", "dark-model", "bias-model", "no-dark", "norm-method"),
+        "scheduler",
     )
 )
 ILLUMINATION = frozenset(("lensfun-json", "radial-json", "empirical-json"))
 MODEL = frozenset(("t-ref", "exp-ref"))
 PIXELS = frozenset(("dead-limit", "low-qe-limit"))
-COMBINING = frozenset(("flat-type", "combine", "clip-sigma"))
+COMBINING = frozenset(("flat-type", "combine", "clip-sigma", "scheduler"))
 ALWAYS_FLAT = ALWAYS | {"save-eval-fits"}
 
 HONOURED = {

@@ -157,6 +157,7 @@ def main(argv):
     setup_logging(shared.verbosity, shared.log_file)
     functions = steps()
     with (
+        shared.cluster(),
         RunRecord(
             shared.output_dir,
             "flat",

@@ -21,6 +21,8 @@ THIRD_PARTY = {
     "application": NUMBERS | {"astropy", "matplotlib", "pandas", "tqdm", "jinja2"},
 }
 ANY_REQUIREMENT = THIRD_PARTY["application"]
+OPTIONAL = {"distributed": {"utils/fits_io/cluster.py", "utils/fits_io/cluster_unit.py"}}
+"""Packages that a user may do without, and the only modules that may ask for them."""
 
 # A kernel takes arrays and gives arrays: no files, no log, no command line.
 NOT_IN_KERNELS = {
@@ -83,6 +85,8 @@ def allowed(relative, name):
         # Steps know nothing of the command that calls them.
         above = parts[1:2] == ["steps"] and wanted[1:2] == ["run_pipeline"]
         return parts[0] == top and not above
+    if top in OPTIONAL and parts[0] != "benchmarks":
+        return relative in OPTIONAL[top]
     if layer is not None:
         return top in THIRD_PARTY[layer]
     return top in ANY_REQUIREMENT or parts[0] == "benchmarks"
@@ -111,6 +115,9 @@ def test_imports_keep_the_layers(relative, source):
         ("utils/fits_io/stack.py", "utils.observation_manager.ObservationManager", False),
         ("utils/domain/masters.py", "utils.application.log", False),
         ("utils/domain/masters.py", "matplotlib", False),
+        ("utils/fits_io/cluster.py", "distributed", True),
+        ("utils/fits_io/frame_stack.py", "distributed", False),
+        ("bias_pipeline/run_pipeline.py", "distributed.Client", False),
         ("utils/application/plots.py", "matplotlib.figure.Figure", True),
         ("utils/application/plots.py", "bias_pipeline.figures", False),
         ("utils/raw_to_fits.py", "utils.application.command", True),

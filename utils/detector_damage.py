@@ -61,15 +61,18 @@ def run(config, argv):
     shared = config.shared
     setup_logging(shared.verbosity, shared.log_file)
     reference = None if config.reference_csv is None else light_reference.load_reference(config.reference_csv)
-    with RunRecord(
-        shared.output_dir,
-        "degradation",
-        "full",
-        config,
-        argv,
-        dry_run=shared.dry_run,
-        overwrite=shared.overwrite,
-    ) as record:
+    with (
+        shared.cluster(),
+        RunRecord(
+            shared.output_dir,
+            "degradation",
+            "full",
+            config,
+            argv,
+            dry_run=shared.dry_run,
+            overwrite=shared.overwrite,
+        ) as record,
+    ):
         campaign = flat_campaign.select(config, record)
         flat_campaign.masters(config, record, campaign)
         flat_campaign.levels(config, record, campaign)

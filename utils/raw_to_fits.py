@@ -11,8 +11,6 @@ import csv
 import os
 import sys
 import time
-from collections import deque
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,6 +21,7 @@ from utils.application.command import run_command
 from utils.application.log import LOGGER, progress, setup_logging
 from utils.application.options import CommandParser, add_shared_options, both, positive_integer, usable_cores
 from utils.errors import InputError, OptionError
+from utils.fits_io import cluster
 from utils.fits_io.atomic import RefusedOutputError, writable, write_csv
 from utils.fits_io.capture_log import read_config
 from utils.fits_io.raw_tree import (
@@ -48,7 +47,6 @@ REPORT_NAME = "conversion_report.csv"
 SEARCH_DEPTH = 6
 BIAS_DEPTH = 2  # T<temp>/attempt<n>: found however small the search depth
 KINDS = ("BIAS", "DARK", "FLAT")
-_QUEUED_PER_JOB = 4
 _HEADER_BYTES = 3 * 2880  # header and padding of a FITS file, and its lines in the tables
 
 
@@ -88,13 +86,14 @@ def convert_attempt(attempt_path, calibration, raw_subdir="frames", index_rows=N
     OutputError when the disk is full.
     """
     from utils.fits_io.raw_attempt import plan_attempt
+    from utils.fits_io.raw_batches import converted
 
     attempt_path = os.fspath(attempt_path)
     if not os.path.isdir(attempt_path):
         raise InputError(f"{attempt_path}: no such folder, expected an attempt with raw frames")
     run = Conversion()
     frames, run.problems = plan_attempt(attempt_path, calibration, raw_subdir)
-    for result in _converted(frames, False, False, usable_cores()):
+    for result in converted(frames, False, False, usable_cores()):
         _note(run, result)
     _tell(run.problems, verbose=True)
     if index_rows is not None:
@@ -125,6 +124,7 @@ def convert_many(
 def _convert_sections(sections, search_depth, *, jobs=None, overwrite=False, dry_run=False, watch=None):
     """Do the work of :func:`convert_many` for [(kind, root)]; watch(iterable, total, what) shows progress."""
     from utils.fits_io.raw_attempt import ERROR, plan_attempt
+    from utils.fits_io.raw_batches import converted
 
     start = time.perf_counter()
     if not sections:
@@ -147,7 +147,7 @@ def _convert_sections(sections, search_depth, *, jobs=None, overwrite=False, dry
         raise InputError(f"{folders}: {len(attempts)} attempts without a raw file, expected frames/*.raw")
     if not dry_run:
         _check_room(frames, folder)
-    results = _converted(frames, overwrite, dry_run, jobs or usable_cores())
+    results = converted(frames, overwrite, dry_run, jobs or usable_cores())
     for result in watch(results, len(frames), "frames") if watch else results:
         _note(run, result)
     if dry_run:
@@ -195,35 +195,11 @@ def _common_parent(roots):
     return os.path.relpath(folder)
 
 
-def _converted(frames, overwrite, dry_run, jobs):
-    """Results of all frames in their order, from ``jobs`` threads with few frames waiting at a time."""
-    from utils.fits_io.raw_attempt import convert_frame
-
-    if jobs == 1 or len(frames) < 2:
-        yield from (convert_frame(frame, overwrite, dry_run) for frame in frames)
-        return
-    pool = ThreadPoolExecutor(min(jobs, len(frames)))
-    waiting = deque()
-    try:
-        for frame in frames:
-            waiting.append(pool.submit(convert_frame, frame, overwrite, dry_run))
-            if len(waiting) >= _QUEUED_PER_JOB * jobs:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    finally:
-        # On Ctrl-C the frames in work are finished (each is atomic), the others are not begun.
-        pool.shutdown(cancel_futures=True)
-
-
 def _check_room(frames, folder):
     """RefusedOutputError where the disk cannot hold the FITS files; those that stand there make room."""
     from utils.fits_io.free_space import check_room
 
-    needed = 0
-    for frame in frames:
-        ny, nx = frame.attempt.shape
-        needed += ny * nx * frame.attempt.pixels.dtype.itemsize + _HEADER_BYTES
+    needed = sum(frame.attempt.n_bytes + _HEADER_BYTES for frame in frames)
     try:
         check_room(folder, needed)
     except RefusedOutputError:
@@ -287,9 +263,7 @@ def _write_tables(run, rows):
 
 def _writable(value):
     """Text that UTF-8 can hold: bytes of a file name that are none are written as escapes."""
-    if isinstance(value, str):
-        return writable(value)
-    return value
+    return writable(value) if isinstance(value, str) else value
 
 
 def _line(text):
@@ -351,7 +325,7 @@ def _parser():
         name = kind.lower()
         parser.add_argument(*both(f"skip-{name}"), action="store_true", help=f"leave the {kind} section out")
     parser.add_argument("--overwrite", action="store_true", help="convert up-to-date FITS files again, too")
-    add_shared_options(parser, ("jobs", "dry-run", "verbose", "quiet", "log-file"))
+    add_shared_options(parser, ("jobs", "scheduler", "dry-run", "verbose", "quiet", "log-file"))
     return parser
 
 
@@ -369,14 +343,16 @@ def _run(argv):
         if not os.path.isdir(root):
             raise InputError(f"{root}: no such folder, expected the {kind} section (--skip-{kind.lower()})")
     dry_run = bool(getattr(options, "dry_run", False))
-    run = _convert_sections(
-        sections,
-        options.search_depth,
-        jobs=getattr(options, "jobs", None),
-        overwrite=options.overwrite,
-        dry_run=dry_run,
-        watch=progress,
-    )
+    jobs = getattr(options, "jobs", None) or usable_cores()
+    with cluster.connect(getattr(options, "scheduler", None), jobs=jobs, show=progress):
+        run = _convert_sections(
+            sections,
+            options.search_depth,
+            jobs=jobs,
+            overwrite=options.overwrite,
+            dry_run=dry_run,
+            watch=progress,
+        )
     _tell(run.problems, verbose)
     LOGGER.info(_line(_summary(run, dry_run)))
     return run.status

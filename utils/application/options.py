@@ -179,6 +179,10 @@ _OPTIONS = {
     "memory-limit": dict(
         type=byte_count, default="2GB", metavar="SIZE", help="memory for blocks of frames, as 2GB or 512MB"
     ),
+    "scheduler": dict(
+        metavar="ADDRESS",
+        help="work on a Dask cluster: tcp://HOST:PORT, the JSON file of its scheduler, or local[:N] for N workers here",
+    ),
     "overwrite": dict(action="store_true", help="write over files that no earlier run made"),
     "dry-run": dict(action="store_true", help="print the groups and what would be written, write nothing"),
     "plots": dict(choices=PLOTS, default="summary", help="which pictures are made"),
@@ -235,6 +239,7 @@ class SharedOptions:
     detector: Path | None = None  # detector.json
     jobs: int | None = None  # None: the usable cores
     memory_limit: int = 2 * 1000**3  # bytes
+    scheduler: str | None = None  # address of a Dask scheduler, or local[:N]
     overwrite: bool = False
     dry_run: bool = False
     plots: str = "summary"
@@ -296,6 +301,13 @@ class SharedOptions:
                 f"--output-dir {self.output_dir}: holds --basepath {self.basepath}, expected another folder "
                 "(what lies in the output folder is never taken for input)"
             )
+
+    def cluster(self):
+        """Context in which the work goes to the cluster of --scheduler; nothing happens where it was not given."""
+        from utils.application.log import progress
+        from utils.fits_io.cluster import connect
+
+        return connect(self.scheduler, memory_limit=self.memory_limit, jobs=self.jobs, show=progress)
 
     def load_detector(self):
         """Return the `Detector` of --detector, or None where it was not given; InputError where it is unusable."""

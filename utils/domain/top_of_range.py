@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from utils.fits_io import cluster
+from utils.fits_io.cluster_stack import as_sent
 from utils.fits_io.frame_stack import FrameStack
 from utils.kernels import saturation
 
@@ -43,11 +45,27 @@ def top_of_group(images):
     if where.size == 0:
         return Top(top)
     where = where[:: math.ceil(where.size / MOST_PIXELS)]
-    with FrameStack(images) as stack:
-        same = [np.mean(_values(stack, number, image, where) == top) for number, image in enumerate(images)]
+    if cluster.connected():
+        shares = cluster.in_batches(
+            _shares_at,
+            (where, top),
+            as_sent(images),
+            low.nbytes,
+            what="frames at their top",
+            witness=images[0],
+        )
+        same = [share for _, share in sorted(shares)]
+    else:
+        same = _shares_at(where, top, images)
     if np.mean(same) < STUCK_SHARE:
         return Top(top)
     return Top(top, top, int(np.count_nonzero(low == top)))
+
+
+def _shares_at(where, top, images):
+    """Part of the pixels at flat indices ``where`` that have the value ``top``, in each frame."""
+    with FrameStack(images) as stack:
+        return [np.mean(_values(stack, number, image, where) == top) for number, image in enumerate(images)]
 
 
 def _values(stack, number, image, where=slice(None)):

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from utils.errors import InputError
+from utils.fits_io import cluster
+from utils.fits_io.cluster_stack import as_sent
 from utils.fits_io.fits_cards import BLOCK, add_sums, datasum
 from utils.fits_io.frame_stack import WORTH_A_WORKER, FrameStack, open_frame
 from utils.fits_io.workers import in_workers, shared_empty
@@ -74,31 +76,33 @@ def sample_group(images, jobs=1, ceiling=None):
     Returns a `GroupSample`, in which frames that cannot be read, or whose data are not those of their DATASUM, are
     ``faults``.
     """
-    with FrameStack(images, jobs=jobs, lenient=True) as stack:
-        ny, nx = stack.shape
-        n = len(images)
-        wanted = sample_rows(stack.shape, n)
-        jobs = max(1, min(jobs, stack.sample_bytes // WORTH_A_WORKER))
-        empty = shared_empty if jobs > 1 else np.empty
-        rows = empty((n, wanted.size, nx), np.float32)
-        # Pairs of equal neighbours among the samples of the strips: a small number.
-        zero, frozen, alike = empty((n, ny), bool), empty((n, ny), bool), empty((n, ny), np.uint8)
+    ny, nx = images[0].shape
+    n = len(images)
+    wanted = sample_rows(images[0].shape, n)
+    jobs = max(1, min(jobs, sum(map(_data_bytes, images)) // WORTH_A_WORKER))
+    empty = shared_empty if jobs > 1 and not cluster.connected() else np.empty
+    rows = empty((n, wanted.size, nx), np.float32)
+    # Pairs of equal neighbours among the samples of the strips: a small number.
+    zero, frozen, alike = empty((n, ny), bool), empty((n, ny), bool), empty((n, ny), np.uint8)
+    planes = (rows, zero, frozen, alike)
 
-        def one(index):
-            image = stack.images[index]
-            try:
-                if index in stack.unusable:
-                    raise InputError(stack.unusable[index])
-                stored, strips, data_sum = _read_sample(stack, index, wanted)
-                check_datasum(image, data_sum)
-                rows[index], vote = _in_stored_units(image, stored, ceiling)
-                zero[index], frozen[index], alike[index] = _judge_strips(stack, index, strips)
-            except InputError as error:
-                rows[index], zero[index], frozen[index], alike[index] = np.nan, False, False, 0
-                return None, None, str(error).removeprefix(f"{image.path}: ")
-            return vote, None if image.compressed else data_sum, None
+    def keep(index, sample):
+        for plane, value in zip(planes, sample[:-1], strict=True):
+            plane[index] = value
+        return sample[-1]
 
-        found = in_workers(lambda: one, range(n), jobs)
+    if cluster.connected():
+        found = [None] * n
+        for index, sample in cluster.in_batches(
+            _sample_batch, (wanted, ceiling), as_sent(images, ("DATASUM",)), _data_bytes(images[0]),
+            what="frames sampled", witness=images[0],
+        ):  # fmt: skip
+            found[index] = keep(index, sample)
+    else:
+        with FrameStack(images, jobs=jobs, lenient=True) as stack:
+            found = in_workers(
+                lambda: lambda index: keep(index, sample_one(stack, index, wanted, ceiling)), range(n), jobs
+            )
     votes, datasums, faults = zip(*found, strict=True)
     faults = {index: fault for index, fault in enumerate(faults) if fault is not None}
     result = GroupSample(rows, wanted, list(votes), zero, frozen, list(datasums), faults)
@@ -110,6 +114,30 @@ def sample_group(images, jobs=1, ceiling=None):
     if n * ny * alike_pairs ** (nx / 2) > CHANCE:
         result.frozen &= result.frozen.all(axis=1, keepdims=True)
     return result
+
+
+def sample_one(stack, index, wanted, ceiling):
+    """Sample one frame of an open lenient stack: rows, zero, frozen, alike, and (vote, data sum, fault)."""
+    image = stack.images[index]
+    try:
+        if index in stack.unusable:
+            raise InputError(stack.unusable[index])
+        stored, strips, data_sum = _read_sample(stack, index, wanted)
+        check_datasum(image, data_sum)
+        rows, vote = _in_stored_units(image, stored, ceiling)
+        return (
+            rows,
+            *_judge_strips(stack, index, strips),
+            (vote, None if image.compressed else data_sum, None),
+        )
+    except InputError as error:
+        return np.nan, False, False, 0, (None, None, str(error).removeprefix(f"{image.path}: "))
+
+
+def _sample_batch(wanted, ceiling, images):
+    with FrameStack(images, lenient=True) as stack:
+        samples = [sample_one(stack, index, wanted, ceiling) for index in range(len(images))]
+    return [(np.float32(rows), *others) for rows, *others in samples]
 
 
 def check_datasum(image, data_sum=None):
@@ -211,12 +239,23 @@ def file_datasums(images, jobs=1):
 
     images : sequence of FitsImage.  Returns a list of int, None for compressed frames.
     """
-
-    def one(image):
-        return None if image.compressed else _sum_in_file(image, _data_bytes(image))
-
     largest = max(_data_bytes(image) for image in images)
-    return in_workers(lambda: one, images, max(1, min(jobs, len(images) * largest // WORTH_A_WORKER)))
+    if cluster.connected():
+        done = cluster.in_batches(
+            _sums_of_data, (), as_sent(images), largest, what="frames summed", witness=images[0]
+        )
+        return [value for _, value in sorted(done)]
+    return in_workers(
+        lambda: _sum_of_data, images, max(1, min(jobs, len(images) * largest // WORTH_A_WORKER))
+    )
+
+
+def _sum_of_data(image):
+    return None if image.compressed else _sum_in_file(image, _data_bytes(image))
+
+
+def _sums_of_data(images):
+    return [_sum_of_data(image) for image in images]
 
 
 def _data_bytes(image):

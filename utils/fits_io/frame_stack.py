@@ -19,6 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from utils.errors import InputError
+from utils.fits_io import cluster
 from utils.fits_io.atomic import output_error
 from utils.fits_io.stack_plans import FloatPlan, IntegerPlan
 from utils.fits_io.workers import in_workers, shared_empty
@@ -37,6 +38,8 @@ SPARE_DESCRIPTORS = 48
 _UNREADABLE = {errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE, errno.ENOTDIR, errno.ELOOP, errno.ENXIO}
 """Errors of one file, and not of this process as too many open files are."""
 
+RESULT_KINDS = (np.float32, np.float32, np.uint16, np.uint8)
+"""Types of the planes of a `StackResult`."""
 _DTYPES = {8: ">u1", 16: ">i2", 32: ">i4", 64: ">i8", -32: ">f4", -64: ">f8"}
 
 
@@ -81,12 +84,19 @@ class FrameStack:
         self.jobs = max(1, int(jobs))
         self.memory_limit = int(memory_limit)
         self.lenient, self.unusable = lenient, {}
-        self._descriptors = {}
+        self._descriptors, self._opened = {}, False
         self._spool = None
         self._offsets = [image.offset for image in images]
         self._types = [np.dtype(_DTYPES[image.bitpix]) for image in images]
 
     def __enter__(self):
+        # Where the frames are read by a cluster, they are opened here only when they are asked for.
+        if not cluster.connected():
+            self._open()
+        return self
+
+    def _open(self):
+        self._opened = True
         try:
             if any(image.compressed for image in self.images):
                 self._unpack()
@@ -98,7 +108,6 @@ class FrameStack:
         except BaseException:
             self.__exit__()
             raise
-        return self
 
     def __exit__(self, *exc):
         for descriptor in self._descriptors.values():
@@ -156,6 +165,8 @@ class FrameStack:
 
     def read_rows(self, index, start, out):
         """Fill ``out`` (rows, nx), of the frame's stored big-endian type, from row ``start`` of frame ``index``."""
+        if not self._opened:
+            self._open()
         image = self.images[index]
         position = self._offsets[index] + start * self.shape[1] * out.itemsize
         if self._spool is not None and image.compressed:
@@ -183,6 +194,8 @@ class FrameStack:
 
     def frame_view(self, index):
         """Return the stored samples of one frame as a read-only map of its file, (ny, nx), big-endian."""
+        if not self._opened:
+            self._open()
         image = self.images[index]
         source = self._spool
         if self._spool is None or not image.compressed:
@@ -200,6 +213,19 @@ class FrameStack:
         samples are saturated has the saturation level in the unit of the result.
         Returns a `StackResult`.
         """
+        how = (rule, offsets, scales)
+        if cluster.connected():
+            from utils.fits_io.cluster_stack import combine_on_cluster
+
+            return combine_on_cluster(self, how, pedestal, factor, progress)
+        return self.combine_part(0, self.shape[0], how, pedestal, factor, progress)
+
+    def combine_part(self, first, stop, how, pedestal=None, factor=None, progress=None):
+        """Combine the rows from ``first`` to ``stop`` only, as `combine`; other rows of the result mean nothing.
+
+        how : (rule, offsets, scales).  Memory is taken for those rows: what is never touched is only addresses.
+        """
+        rule, offsets, scales = how
         as_stored = all(given is None for given in (offsets, scales, pedestal, factor))
         if self.integers and as_stored:
             plan = IntegerPlan(self, rule)
@@ -207,18 +233,17 @@ class FrameStack:
             plan = FloatPlan(self, rule, offsets, scales, pedestal, factor)
         jobs = max(1, min(self.jobs, self.sample_bytes // WORTH_A_WORKER))
         rows, chunk = self._blocks(plan, jobs)
-        empty = np.empty if jobs == 1 else shared_empty
         result = StackResult(
-            *(empty(self.shape, kind) for kind in (np.float32, np.float32, np.uint16, np.uint8))
+            *((np.empty if jobs == 1 else shared_empty)(self.shape, kind) for kind in RESULT_KINDS)
         )
 
         def prepare():
             buffers = plan.buffers(rows * self.shape[1], chunk)
             return lambda start: self._combine_rows(
-                plan, result, start, min(rows, self.shape[0] - start), chunk, buffers
+                plan, result, start, min(rows, stop - start), chunk, buffers
             )
 
-        in_workers(prepare, range(0, self.shape[0], rows), jobs, progress)
+        in_workers(prepare, range(first, stop, rows), jobs, progress)
         for index, descriptor in self._descriptors.items():
             _check_unchanged(self.images[index], descriptor)
         return result

@@ -65,6 +65,11 @@ class Attempt:
     header: HeaderPlan
     newest: int
 
+    @property
+    def n_bytes(self):
+        """Bytes of the samples of one frame, as a FITS file has them."""
+        return self.shape[0] * self.shape[1] * self.pixels.dtype.itemsize
+
 
 @dataclass(frozen=True, slots=True)
 class Frame:

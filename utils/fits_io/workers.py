@@ -6,6 +6,7 @@ it (`shared_empty`), and send back small values only.  Where there is no safe fo
 """
 
 import errno
+import gc
 import logging
 import math
 import mmap
@@ -171,6 +172,7 @@ def _start(prepare, parts, turns, each, others):
         os.close(target)
         return pid, answers
     status = 1
+    gc.disable()  # What the parent would release by messages to a cluster is not the child's to release.
     try:
         for number in ENDING:  # Sent to the whole group: the parent decides, and ends its children.
             signal.signal(number, signal.SIG_IGN)
