@@ -273,16 +273,3 @@ def test_matplotlib_is_imported_ahead_and_its_absence_told_by_the_first_figure_o
         )
         assert done.stdout.strip() == expected
         assert not done.stderr
-
-
-@pytest.mark.benchmark
-def test_ten_pictures_of_a_large_sensor_stay_cheap():
-    import time
-
-    image = RNG.normal(300, 5, (2048, 2048)).astype(np.float32)
-    figure_style.png_bytes(figures.intercept_map(image))  # fonts and imports are paid once a process
-    start = time.perf_counter()
-    for _ in range(3):
-        figure_style.png_bytes(figures.intercept_map(image))
-    # About 0.08 s each on a 2-core machine; the limit leaves room for a busy one.
-    assert (time.perf_counter() - start) / 3 < 0.4
