@@ -7,18 +7,14 @@ import numpy as np
 
 from flat_pipeline.combining import FlatStack
 from flat_pipeline.noise_model import sample_variance
+from flat_pipeline.sky import SkyFrames, unpacked
 from utils.domain import flat_levels
 from utils.domain.cosmic_hits import hit_mask
-from utils.domain.sky_sources import source_mask
 from utils.fits_io.frame_stack import FrameStack
 from utils.fits_io.header_scan import scan_header
 from utils.fits_io.products import DQ, write_product
-from utils.fits_io.spool import ArraySpool
 from utils.kernels import combine
-from utils.kernels.flat_level import frame_level, level_against
-
-ROUNDS = {"sky": 2, "satellite": 1}
-"""How often frames are searched: the first time with the plain median as the response, then with the masked mean."""
+from utils.kernels.flat_level import frame_level
 
 
 @dataclass(eq=False)
@@ -37,17 +33,27 @@ def normalised_frames(config, flat, reader, setting):
 
     What is not even light is NaN, with DO_NOT_USE; the levels of the group become those without it.
     """
-    masks = None
-    if config.flat_type in ROUNDS:
-        masks, flat.levels = _clean(config, flat, reader, setting)
-    for index in range(len(reader.stack.images)):
+
+    def read(index):
         value, dq = reader.read(index)
-        value /= np.float32(flat.levels[index])
         if flat.fields is not None:
             for parity in (0, 1):
                 value[parity::2] /= np.float32(flat.fields[index, parity])
-        if masks is not None:
-            mask = _unpack(masks[index], value.shape)
+        return value, dq
+
+    found = None
+    if config.flat_type == "sky":
+        found = SkyFrames(flat, read, plain_median(config, reader.stack), config.norm_method)
+    elif config.flat_type == "satellite":
+        found = _StruckFrames(config, flat, reader.stack, read, setting)
+    if found is not None:
+        flat.levels = found.levels
+    for index in range(len(reader.stack.images)):
+        value, dq = read(index)
+        if found is None:
+            value /= np.float32(flat.levels[index])
+        else:
+            value, mask = found.even(index, value)
             value[mask] = np.nan
             dq = dq.copy()
             dq[mask] |= DQ.DO_NOT_USE
@@ -67,45 +73,28 @@ def masked_stack(config, flat, reader, setting, folder):
     return FlatStack(flat, images, 1.0, None, None, None, None, own.base, own.common, math.inf, saturated)
 
 
-def _clean(config, flat, reader, setting):
-    """Masks of the frames of a group, packed, and the levels (n,) [ADU] of the frames without what is masked."""
-    with ArraySpool(config.output_dir) as spool:
-        return _search(config, flat, reader, setting, spool)
+class _StruckFrames:
+    """Satellite flats: each frame with a mask of the cosmic hits in it."""
 
-
-def _search(config, flat, reader, setting, spool):
-    kind, stack = config.flat_type, reader.stack
-    n = len(stack.images)
-    rows = flat_levels.level_rows(stack.images[0].shape)
-    response = _plain_median(config, stack)
-    levels, masks = flat.levels.copy(), [None] * n
-    for attempt in range(ROUNDS[kind]):
+    def __init__(self, config, flat, stack, read, setting):
+        self.levels, self._masks = flat.levels.copy(), []
+        response = plain_median(config, stack)
+        rows = flat_levels.level_rows(response.shape)
         response /= np.float32(frame_level(response[rows], config.norm_method))
-        for index in range(n):
-            value, _ = reader.read(index)
+        for index, level in enumerate(self.levels):
+            value, _ = read(index)
             with np.errstate(divide="ignore", invalid="ignore"):
-                even = value / (response * np.float32(levels[index]))
-            if kind == "sky":
-                mask = source_mask(even)
-            else:
-                mask = hit_mask(even, levels[index], _variance(setting, stack, response, levels[index], even))
-            masks[index] = np.packbits(mask)
-            value[mask] = np.nan
-            if kind == "sky":
-                levels[index] = level_against(value[rows], response[rows])
-            if attempt + 1 < ROUNDS[kind]:
-                spool.put((flat.name, index), value / np.float32(levels[index]))
-        if attempt + 1 < ROUNDS[kind]:
-            response = _masked_mean(spool, flat.name, n, response)
-    return masks, levels
+                even = value / (response * np.float32(level))
+            mask = hit_mask(even, level, _variance(setting, stack, response, level, even))
+            self._masks.append(np.packbits(mask))
+
+    def even(self, index, value):
+        """Frame divided by its level, and what is masked in it."""
+        return value / np.float32(self.levels[index]), unpacked(self._masks[index], value.shape)
 
 
-def _unpack(mask, shape):
-    """Boolean mask (ny, nx) of its packed form."""
-    return np.unpackbits(mask, count=shape[0] * shape[1]).reshape(shape).astype(bool)
-
-
-def _plain_median(config, stack):
+def plain_median(config, stack):
+    """Median of the normalised frames of a group, the first idea of the response, (ny, nx) float32; NaN without light."""
     rule = combine.CombineRule("median")
     shared = config.shared
     with FrameStack(
@@ -119,19 +108,6 @@ def _plain_median(config, stack):
         value = ndimage.median_filter(value, 5, mode="nearest")
     value[~(value > 0)] = np.nan
     return value
-
-
-def _masked_mean(spool, name, n, fallback):
-    """Mean of the frames without masked samples; ``fallback`` where there is no sample."""
-    total, count = np.zeros(fallback.shape, np.float32), np.zeros(fallback.shape, np.float32)
-    for index in range(n):
-        value = spool.get((name, index))
-        good = np.isfinite(value)
-        total += np.where(good, value, np.float32(0.0))
-        count += good
-    with np.errstate(divide="ignore", invalid="ignore"):
-        mean = total / count
-    return np.where((count > 0) & (mean > 0), mean, fallback)
 
 
 def _variance(setting, stack, response, level, even):
