@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from utils.application.options import SharedOptions
+from utils.application.resume import COMBINING, Block
 from utils.domain.bias_model import A_MAP, B_MAP, COVARIANCE, SUMMARY
 from utils.errors import OptionError
 
@@ -22,6 +23,15 @@ FIXED_NAMES = {
     ),
 }
 """Products of each step whose names do not depend on the frames: refused at the start where others have them."""
+
+BLOCKS = (
+    Block(("make_masters",), (*COMBINING, "hot_pixel_mask", "session_gap"), frames=True),
+    Block(("fit_model",), reads=("make_masters",)),
+    Block(("synthesize",), ("temps", "generate_set"), reads=("fit_model",)),
+    Block(("evaluate",), ("hot_pixel_mask", "save_eval_fits", "plots"), reads=("make_masters", "fit_model")),
+    Block(("report",), ("plots",), reads=("make_masters", "fit_model", "synthesize", "evaluate"), told=True),
+)
+"""What --resume keeps or makes as a whole, and from what."""
 
 
 @dataclass(frozen=True)

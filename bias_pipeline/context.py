@@ -11,3 +11,7 @@ class Context:
 
     record: RunRecord
     groups: list | None = None
+
+    def frames(self):
+        """(entry, image) of every frame selected."""
+        return [pair for group in self.groups or () for pair in zip(group.entries, group.images, strict=True)]

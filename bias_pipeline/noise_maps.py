@@ -113,17 +113,18 @@ def _write(config, record, name, cards, shape, compute, inputs, **facts):
 
     kinds = {"read": np.float32, "error": np.float32, "scatter": np.float32, "dq": np.int16}
     planes = computed_planes(shape, kinds, piece)
-    write_product(
-        path,
-        planes["read"],
-        prodtype="READ_NOISE",
-        unit="adu",
-        cards={**cards, "RNMEDIAN": (median, "[adu] median read noise")},
-        uncert=planes["error"],
-        dq=planes["dq"],
-        inputs=inputs,
-        extra=[("SCATTER", planes["scatter"], "adu")],
-        jobs=config.shared.jobs,
-    )
+    if not record.stands(path):
+        write_product(
+            path,
+            planes["read"],
+            prodtype="READ_NOISE",
+            unit="adu",
+            cards={**cards, "RNMEDIAN": (median, "[adu] median read noise")},
+            uncert=planes["error"],
+            dq=planes["dq"],
+            inputs=inputs,
+            extra=[("SCATTER", planes["scatter"], "adu")],
+            jobs=config.shared.jobs,
+        )
     record.add_product(path, "READ_NOISE", median=median, **facts)
     return median

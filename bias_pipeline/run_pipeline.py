@@ -79,10 +79,11 @@ def main(argv):
     parser = build_parser()
     args = parser.parse_args(argv)
     refuse_unused(given_options(parser, argv), honoured(MODES[args.mode]), args.mode)
-    from bias_pipeline.config import FIXED_NAMES, BiasConfig
+    from bias_pipeline.config import BLOCKS, FIXED_NAMES, BiasConfig
     from bias_pipeline.context import Context
     from bias_pipeline.room import bytes_needed
     from utils.application.log import setup_logging
+    from utils.application.resume import run_steps
     from utils.application.run_record import RunRecord
 
     config = BiasConfig(
@@ -98,26 +99,16 @@ def main(argv):
         shared.need_basepath()
     setup_logging(shared.verbosity, shared.log_file)
     functions = steps(MODES[args.mode])
-    with (
-        shared.cluster(),
-        RunRecord(
-            shared.output_dir,
-            "bias",
-            args.mode,
-            config,
-            argv,
-            dry_run=shared.dry_run,
-            overwrite=shared.overwrite,
-        ) as record,
-    ):
+    with shared.cluster(), RunRecord.of(shared, "bias", args.mode, config, argv) as record:
         record.refuse_foreign(name for step in MODES[args.mode] for name in FIXED_NAMES.get(step, ()))
         context = Context(record)
-        for name in MODES[args.mode]:
-            if shared.dry_run and name not in ("select_frames", "make_masters"):
-                continue
-            functions[name](config, context)
+
+        def after(name):
             if name == "select_frames":
                 record.check_room(bytes_needed(config, MODES[args.mode], context.groups))
+
+        dry = ("select_frames", "make_masters")
+        run_steps(record, MODES[args.mode], BLOCKS, functions, config, context, dry=dry, after=after)
         return record.finish()
 
 

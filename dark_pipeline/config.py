@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from utils.application.options import SharedOptions
+from utils.application.resume import COMBINING, Block
 from utils.errors import OptionError
 
 FEW_FRAMES = 5
@@ -17,6 +18,37 @@ DRIFT_MATTERS = 0.005
 """Change of the dark current inside a group that is worth correcting."""
 MOST_CANDIDATES = 20000
 """Pixels whose levels are searched for telegraph noise."""
+
+_MAPS = ("bias", "dark_maps")
+_FITS = ("fit_1d", "fit_2d")
+_SYNTHETIC = ("synthesize_1d", "synthesize_2d", "synthesize_single")
+_EVALUATIONS = ("evaluate_1d", "evaluate_2d")
+BLOCKS = (
+    Block(
+        _MAPS,
+        (*COMBINING, "session_gap", "bias_model", "no_bias", "hot_sigma", "hot_threshold", "save_corrected"),
+        frames=True,
+    ),
+    Block(("fit_1d",), reads=_MAPS),
+    Block(("fit_2d",), reads=_MAPS),
+    Block(
+        ("synthesize_1d",), ("temps", "unit", "add_bias", "model_dir", "bias_model"), reads=(*_MAPS, "fit_1d")
+    ),
+    Block(
+        ("synthesize_2d",),
+        ("temps", "exptimes", "unit", "add_bias", "model_dir", "bias_model"),
+        reads=(*_MAPS, "fit_2d"),
+    ),
+    Block(
+        ("synthesize_single",),
+        ("temp_single", "exptime_single", "unit", "add_bias", "model_dir", "bias_model"),
+        reads=(*_MAPS, "fit_2d"),
+    ),
+    Block(("evaluate_1d",), ("plots",), reads=(*_MAPS, "fit_1d")),
+    Block(("evaluate_2d",), ("plots",), reads=(*_MAPS, "fit_2d")),
+    Block(("report",), ("plots",), reads=(*_MAPS, *_FITS, *_SYNTHETIC, *_EVALUATIONS), told=True),
+)
+"""What --resume keeps or makes as a whole, and from what."""
 
 
 @dataclass(frozen=True)

@@ -18,3 +18,10 @@ class Context:
     bias_entries: list | None = None
     images: dict | None = None
     bias: object = None
+
+    def frames(self):
+        """(entry, image) of every frame selected."""
+        entries = [entry for group in self.groups or () for entry in group.entries]
+        return [
+            (entry, self.images[entry["original_path"]]) for entry in (*entries, *(self.bias_entries or ()))
+        ]

@@ -102,10 +102,11 @@ def main(argv):
     parser = build_parser()
     args = parser.parse_args(argv)
     refuse_unused(given_options(parser, argv), honoured(args.mode, MODES[args.mode]), args.mode)
-    from dark_pipeline.config import DarkConfig
+    from dark_pipeline.config import BLOCKS, DarkConfig
     from dark_pipeline.context import Context
     from dark_pipeline.room import bytes_needed
     from utils.application.log import setup_logging
+    from utils.application.resume import run_steps
     from utils.application.run_record import RunRecord
 
     given = {name.replace("-", "_"): getattr(args, name.replace("-", "_"), None) for name in OPTIONS}
@@ -119,25 +120,15 @@ def main(argv):
         config.need_single()
     setup_logging(shared.verbosity, shared.log_file)
     functions = steps()
-    with (
-        shared.cluster(),
-        RunRecord(
-            shared.output_dir,
-            "dark",
-            args.mode,
-            config,
-            argv,
-            dry_run=shared.dry_run,
-            overwrite=shared.overwrite,
-        ) as record,
-    ):
+    with shared.cluster(), RunRecord.of(shared, "dark", args.mode, config, argv) as record:
         context = Context(record)
-        for name in MODES[args.mode]:
-            if shared.dry_run and name not in ("select_frames", "bias", "dark_maps"):
-                continue
-            functions[name](config, context)
+
+        def after(name):
             if name == "select_frames":
                 record.check_room(bytes_needed(config, context.groups))
+
+        dry = ("select_frames", "bias", "dark_maps")
+        run_steps(record, MODES[args.mode], BLOCKS, functions, config, context, dry=dry, after=after)
         return record.finish()
 
 

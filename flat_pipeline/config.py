@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from utils.application.options import SharedOptions
+from utils.application.resume import COMBINING, Block
 from utils.domain import lens_profiles
 from utils.errors import OptionError
 
@@ -22,6 +23,24 @@ NEED_FRAMES = ("full", "full_no_vignetting", "reduce_only", "characterize")
 """Modes that cannot do without --basepath."""
 DEAD_LIMIT, LOW_QE_LIMIT = 0.5, 0.9
 """A pixel below this part of its neighbours' response is dead, or of low quantum efficiency."""
+
+_FRAMES = ("dark", "levels", "reduce", "normalize", "combine", "vignetting", "masters", "characterize")
+BLOCKS = (
+    Block(
+        _FRAMES,
+        (
+            *COMBINING,
+            *("flat_type", "dark_files_json", "dark_model", "bias_model", "no_dark", "norm_method", "plots"),
+            *("lensfun_json", "radial_json", "empirical_json", "dead_limit", "low_qe_limit"),
+        ),
+        frames=True,
+        reads=("reduce", "normalize", "vignetting"),
+    ),
+    Block(("fit_model",), ("t_ref", "exp_ref"), reads=("masters",)),
+    Block(("evaluate",), ("save_eval_fits", "plots"), reads=("masters", "fit_model")),
+    Block(("report",), ("plots",), reads=(*_FRAMES, "fit_model", "evaluate"), told=True),
+)
+"""What --resume keeps or makes as a whole, and from what."""
 
 
 @dataclass(frozen=True)

@@ -32,3 +32,9 @@ class Context:
     setting: object = None
     combined: object = None
     illumination: dict = field(default_factory=dict)
+
+    def frames(self):
+        """(entry, image) of every frame selected."""
+        flats = [entry for group in self.groups or () for entry in group.entries]
+        entries = (*flats, *self.dark_entries, *self.bias_entries)
+        return [(entry, self.images[entry["original_path"]]) for entry in entries]

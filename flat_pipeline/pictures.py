@@ -13,11 +13,9 @@ FIGURES = "figures"
 _BINS_OF_PRNU = 512
 
 
-def draw_all(config, record, context):
+def draw_all(config, record):
     """Draw what the products allow."""
     kinds = {ref.prodtype for ref in listed(record)}
-    if context.flats and all(flat.levels is not None for flat in context.flats):
-        _draw_levels(config, record, context.flats)
     known = {ref.facts["filter"]: ref for ref in listed(record, "VIGNETTING")}
     names = filter_names(known)
     for name in known:
@@ -36,7 +34,10 @@ def _load(known, name):
     return illumination.load_illuminations([known[name]])[name] if name in known else None
 
 
-def _draw_levels(config, record, flats):
+def draw_levels(config, record, flats):
+    """Draw the levels of all flats, where pictures are wanted and the levels are known."""
+    if config.shared.plots == "none" or any(flat.levels is None for flat in flats):
+        return
     from flat_pipeline import figures
 
     groups = [(flat.name.removeprefix("master_flat_"), flat.levels) for flat in flats]

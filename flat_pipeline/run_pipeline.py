@@ -144,10 +144,11 @@ def main(argv):
     args = parser.parse_args(argv)
     given = given_options(parser, argv)
     refuse_unused(given, honoured(args.mode, "basepath" in given), args.mode)
-    from flat_pipeline.config import FlatConfig
+    from flat_pipeline.config import BLOCKS, FlatConfig
     from flat_pipeline.context import Context
     from flat_pipeline.room import bytes_needed
     from utils.application.log import setup_logging
+    from utils.application.resume import run_steps
     from utils.application.run_record import RunRecord
 
     own = {name.replace("-", "_"): getattr(args, name.replace("-", "_"), None) for name in OPTIONS}
@@ -158,15 +159,7 @@ def main(argv):
     functions = steps()
     with (
         shared.cluster(),
-        RunRecord(
-            shared.output_dir,
-            "flat",
-            args.mode,
-            config,
-            argv,
-            dry_run=shared.dry_run,
-            overwrite=shared.overwrite,
-        ) as record,
+        RunRecord.of(shared, "flat", args.mode, config, argv) as record,
         contextlib.ExitStack() as stack,
     ):
         wanted = MODES[args.mode]
@@ -174,12 +167,12 @@ def main(argv):
             record.retire(kept=("characterize",))
         config = _as_files_tell(config, record, wanted, given)
         context = Context(config, record, stack, wanted)
-        for name in wanted:
-            if shared.dry_run and name not in FROM_FRAMES:
-                continue
-            functions[name](config, context)
+
+        def after(name):
             if name == "select_frames" and context.groups is not None:
                 record.check_room(bytes_needed(config, MODES[args.mode], context.groups))
+
+        run_steps(record, wanted, BLOCKS, functions, config, context, dry=FROM_FRAMES, after=after)
         return record.finish()
 
 

@@ -157,7 +157,7 @@ def _write_report(args, merged, changed, argv, seconds):
     from utils.application.figure_style import png_bytes
     from utils.application.plots import map_figure
     from utils.application.report import write_report
-    from utils.application.run_record import versions
+    from utils.application.versions import versions
     from utils.version import __version__
 
     density = _density(merged.bad)

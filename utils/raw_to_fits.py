@@ -7,10 +7,11 @@ Each ``<attempt>/frames/*.raw`` becomes ``<attempt>/fits/*.fits``; ``fits_index.
 never changed.
 """
 
-import csv
+import contextlib
 import os
 import sys
 import time
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,12 +23,11 @@ from utils.application.log import LOGGER, progress, setup_logging
 from utils.application.options import CommandParser, add_shared_options, both, positive_integer, usable_cores
 from utils.errors import InputError, OptionError
 from utils.fits_io import cluster
-from utils.fits_io.atomic import RefusedOutputError, writable, write_csv
+from utils.fits_io.atomic import RefusedOutputError, writable
 from utils.fits_io.capture_log import read_config
 from utils.fits_io.raw_tree import (
     find_attempts,
     gather_attempts,
-    natural_key,
     parse_filename_metadata,
     parse_frame_number,
 )
@@ -54,13 +54,15 @@ _HEADER_BYTES = 3 * 2880  # header and padding of a FITS file, and its lines in 
 class Conversion:
     """What a run did.
 
-    converted, kept : paths of FITS files.   not_converted, badsize : numbers of raw files.   rows : of the
+    converted, kept : paths of FITS files.   reasons : why those that were converted were not kept, with counts.
+    not_converted, badsize : numbers of raw files.   rows : of the
     index.
     problems : Problem list.   index, report : paths.   n_bytes : read.   seconds : taken.
     """
 
     converted: list = field(default_factory=list)
     kept: list = field(default_factory=list)
+    reasons: Counter = field(default_factory=Counter)
     not_converted: int = 0
     badsize: int = 0
     rows: list = field(default_factory=list)
@@ -85,6 +87,7 @@ def convert_attempt(attempt_path, calibration, raw_subdir="frames", index_rows=N
     frames is logged. Raises OptionError for another calibration, InputError for a folder that is not there,
     OutputError when the disk is full.
     """
+    from utils.fits_io.conversion_tables import portable
     from utils.fits_io.raw_attempt import plan_attempt
     from utils.fits_io.raw_batches import converted
 
@@ -93,11 +96,11 @@ def convert_attempt(attempt_path, calibration, raw_subdir="frames", index_rows=N
         raise InputError(f"{attempt_path}: no such folder, expected an attempt with raw frames")
     run = Conversion()
     frames, run.problems = plan_attempt(attempt_path, calibration, raw_subdir)
-    for result in converted(frames, False, False, usable_cores()):
+    for result in converted(frames, jobs=usable_cores()):
         _note(run, result)
     _tell(run.problems, verbose=True)
     if index_rows is not None:
-        index_rows.extend({**row, "RELPATH": _portable(row["PATH"], attempt_path)} for row in run.rows)
+        index_rows.extend({**row, "RELPATH": portable(row["PATH"], attempt_path)} for row in run.rows)
     return [row["PATH"] for row in run.rows]
 
 
@@ -121,8 +124,11 @@ def convert_many(
     return run
 
 
-def _convert_sections(sections, search_depth, *, jobs=None, overwrite=False, dry_run=False, watch=None):
+def _convert_sections(
+    sections, search_depth, *, jobs=None, overwrite=False, dry_run=False, resume=False, watch=None
+):
     """Do the work of :func:`convert_many` for [(kind, root)]; watch(iterable, total, what) shows progress."""
+    from utils.fits_io.conversion_tables import with_earlier_rows, write_tables
     from utils.fits_io.raw_attempt import ERROR, plan_attempt
     from utils.fits_io.raw_batches import converted
 
@@ -147,16 +153,35 @@ def _convert_sections(sections, search_depth, *, jobs=None, overwrite=False, dry
         raise InputError(f"{folders}: {len(attempts)} attempts without a raw file, expected frames/*.raw")
     if not dry_run:
         _check_room(frames, folder)
-    results = converted(frames, overwrite, dry_run, jobs or usable_cores())
-    for result in watch(results, len(frames), "frames") if watch else results:
-        _note(run, result)
-    if dry_run:
-        _print_plan(planned, run)
-        return run
-    rows = _with_earlier_rows(run, folder, [root for _, root in sections])
-    _write_tables(run, rows)
+    with contextlib.nullcontext() if dry_run else _alone(folder, frames):
+        results = converted(frames, overwrite, dry_run, resume, jobs=jobs or usable_cores())
+        for result in watch(results, len(frames), "frames") if watch else results:
+            _note(run, result)
+        if dry_run:
+            _print_plan(planned, run)
+        else:
+            write_tables(run, with_earlier_rows(run, folder, [root for _, root in sections]))
     run.seconds = time.perf_counter() - start
     return run
+
+
+@contextlib.contextmanager
+def _alone(folder, frames):
+    """Keep a second conversion out of the folder of the index, and clear away what a killed one left half-written."""
+    from utils.application.run_journal import Journal, check_alone
+
+    killed = check_alone(folder)
+    lock = Journal(folder)
+    try:
+        if killed:
+            LOGGER.info("%s: %s did not finish and holds no lock any more", folder, killed)
+            for place in {os.path.dirname(frame.output) for frame in frames} | {folder}:
+                for pattern in (".*.fits.*.tmp", f".{INDEX_NAME}.*.tmp", f".{REPORT_NAME}.*.tmp"):
+                    for temporary in Path(place).glob(pattern):
+                        temporary.unlink(missing_ok=True)
+        yield
+    finally:
+        lock.close(remove=True)
 
 
 def _attempts(sections, search_depth, problems):
@@ -216,6 +241,8 @@ def _note(run, result):
         return
     (run.converted if result.state == "converted" else run.kept).append(result.frame.output)
     run.badsize += result.badsize
+    if result.reason:
+        run.reasons[result.reason] += 1
     if result.row is not None:
         run.rows.append(result.row)
 
@@ -224,51 +251,9 @@ def _is_raw(path):
     return path.lower().endswith(".raw")
 
 
-def _portable(path, folder):
-    """Path from ``folder``, with forward slashes: it holds when the tree is moved."""
-    return Path(os.path.relpath(os.path.abspath(path), os.path.abspath(folder))).as_posix()
-
-
-def _with_earlier_rows(run, folder, roots):
-    """Rows of this run and those of an earlier index whose FITS files still exist, in order of paths."""
-    rows = {_portable(row["PATH"], folder): row for row in run.rows}
-    absolute = all(os.path.isabs(root) for root in roots)
-    try:
-        with open(run.index, newline="", encoding="utf-8") as stream:
-            earlier = [row for row in csv.DictReader(stream) if row.get("RELPATH")]
-    except (OSError, UnicodeDecodeError, csv.Error):
-        earlier = []  # no index yet, or a damaged one that is made anew
-    for row in earlier:
-        path = os.path.join(folder, row["RELPATH"])
-        relative = _portable(path, folder)
-        if relative not in rows and os.path.isfile(path):
-            path = os.path.abspath(path) if absolute else os.path.normpath(path)
-            rows[relative] = {**{key: cell for key, cell in row.items() if key and cell}, "PATH": path}
-    return [{**rows[relative], "RELPATH": relative} for relative in sorted(rows, key=natural_key)]
-
-
-def _write_tables(run, rows):
-    from utils.fits_io.raw_attempt import INDEX_COLUMNS, INDEX_EXTRAS
-
-    extras = [name for name in INDEX_EXTRAS if any(name in row for row in rows)]
-    columns = (*INDEX_COLUMNS, *extras)
-    rows = [{name: _writable(cell) for name, cell in row.items() if name in columns} for row in rows]
-    write_csv(run.index, rows, columns)
-    problems = [
-        {"PATH": _writable(problem.path), "SEVERITY": problem.severity, "REASON": _writable(problem.reason)}
-        for problem in run.problems
-    ]
-    write_csv(run.report, problems, ("PATH", "SEVERITY", "REASON"))
-
-
-def _writable(value):
-    """Text that UTF-8 can hold: bytes of a file name that are none are written as escapes."""
-    return writable(value) if isinstance(value, str) else value
-
-
 def _line(text):
     """One line that every terminal can show."""
-    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in _writable(text))
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in writable(text))
 
 
 def _tell(problems, verbose):
@@ -325,7 +310,7 @@ def _parser():
         name = kind.lower()
         parser.add_argument(*both(f"skip-{name}"), action="store_true", help=f"leave the {kind} section out")
     parser.add_argument("--overwrite", action="store_true", help="convert up-to-date FITS files again, too")
-    add_shared_options(parser, ("jobs", "scheduler", "dry-run", "verbose", "quiet", "log-file"))
+    add_shared_options(parser, ("resume", "jobs", "scheduler", "dry-run", "verbose", "quiet", "log-file"))
     return parser
 
 
@@ -342,7 +327,11 @@ def _run(argv):
     for kind, root in sections:
         if not os.path.isdir(root):
             raise InputError(f"{root}: no such folder, expected the {kind} section (--skip-{kind.lower()})")
-    dry_run = bool(getattr(options, "dry_run", False))
+    dry_run, resume = bool(getattr(options, "dry_run", False)), bool(getattr(options, "resume", False))
+    if resume and options.overwrite:
+        raise OptionError(
+            "--resume: got --overwrite too, which converts everything again; expected one of them"
+        )
     jobs = getattr(options, "jobs", None) or usable_cores()
     with cluster.connect(getattr(options, "scheduler", None), jobs=jobs, show=progress):
         run = _convert_sections(
@@ -351,9 +340,21 @@ def _run(argv):
             jobs=jobs,
             overwrite=options.overwrite,
             dry_run=dry_run,
+            resume=resume,
             watch=progress,
         )
     _tell(run.problems, verbose)
+    if resume:
+        reasons = (
+            ", ".join(f"{count} {reason}" for reason, count in run.reasons.most_common())
+            or "none missing or stale"
+        )
+        LOGGER.info(
+            "resume: %d of %d FITS files kept (%s)",
+            len(run.kept),
+            len(run.kept) + len(run.converted),
+            reasons,
+        )
     LOGGER.info(_line(_summary(run, dry_run)))
     return run.status
 

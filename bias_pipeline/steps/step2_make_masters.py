@@ -144,17 +144,18 @@ def _write_master(config, record, name, group, cards, result, pixels, factor, ho
         {"error": np.float32, "dq": np.int16},
         lambda part: {"error": errors(part), "dq": quality(part)},
     )
-    write_product(
-        path,
-        result.value,
-        prodtype="MASTER_BIAS",
-        unit="adu",
-        cards=cards,
-        uncert=planes["error"],
-        dq=planes["dq"],
-        inputs=inputs,
-        jobs=config.shared.jobs,
-    )
+    if not record.stands(path):
+        write_product(
+            path,
+            result.value,
+            prodtype="MASTER_BIAS",
+            unit="adu",
+            cards=cards,
+            uncert=planes["error"],
+            dq=planes["dq"],
+            inputs=inputs,
+            jobs=config.shared.jobs,
+        )
     record.add_product(path, "MASTER_BIAS", temperature=group.frames.temperature, frames=len(group.frames))
 
 

@@ -50,7 +50,8 @@ def run(config, context):
         for temperature, name in zip(wanted, names, strict=True):
             path = config.output_dir / SYNTHETIC / f"{name}.fits"
             record.claim(path)
-            write_synthetic(path, model, temperature, maps)
+            if not record.stands(path):
+                write_synthetic(path, model, temperature, maps)
             record.add_product(path, "SYNTHETIC_BIAS", temperature=temperature)
         step.summary = f"{len(wanted)} synthetic bias{'' if len(wanted) == 1 else 'es'}"
 

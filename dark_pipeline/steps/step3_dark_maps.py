@@ -288,6 +288,8 @@ class MapMaker:
         paths = [products.claim_map(self, *name) for name in names]
 
         def write(index):
+            if self.record.stands(paths[index]):
+                return
             rate, sigma = np.empty(self.shape, np.float32), np.empty(self.shape, np.float32)
             dq, used = common.copy(), 0
             for part in self._parts():

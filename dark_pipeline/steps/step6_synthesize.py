@@ -156,6 +156,8 @@ def _write_all(config, record, model, plan, *, two):
 
     def one(task):
         path, (_, temperature, exposure) = task
+        if record.stands(path):
+            return
         value, sigma, dq = _evaluate(config, model, bias, temperature, exposure, two)
         cards = _cards(config, model, temperature, exposure, two)
         write_product(

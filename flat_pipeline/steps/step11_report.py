@@ -28,7 +28,7 @@ def run(config, context):
         if config.shared.plots != "none":
             from flat_pipeline import pictures
 
-            pictures.draw_all(config, record, context)
+            pictures.draw_all(config, record)
         path = record.claim(config.output_dir / REPORT)
         page = context_of(
             record,

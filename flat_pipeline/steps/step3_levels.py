@@ -3,6 +3,7 @@
 import math
 
 from flat_pipeline.noise_model import settle_noise
+from flat_pipeline.pictures import draw_levels
 from flat_pipeline.plan import check_plan
 from flat_pipeline.products import group_names
 from flat_pipeline.screening import describe_group, screen_flats, set_levels, warn_of_fields
@@ -61,3 +62,4 @@ def run(config, context):
         check_plan(config, record, context.steps, flats)
         if not shared.dry_run:
             write_tables(config, context)
+            draw_levels(config, record, flats)

@@ -7,6 +7,7 @@ from pathlib import Path
 from flat_pipeline import frame_files, illumination, mean_flats
 from flat_pipeline.cleaning import FrameReader, masked_stack
 from flat_pipeline.combining import CombinedFlats, raw_stack
+from flat_pipeline.pictures import draw_levels
 from flat_pipeline.products import dark_cards
 from utils.application.log import progress
 from utils.errors import InputError
@@ -32,6 +33,7 @@ def run(config, context):
         if start is not None:
             groups, context.setting = frame_files.load_groups(record, record.products(start))
             context.flats = [flat for flat, _ in groups]
+            draw_levels(config, record, context.flats)
         spool = context.stack.enter_context(ArraySpool(config.output_dir, _room(config, context)))
         combined = CombinedFlats(config, context.setting, spool)
         flats = context.flats

@@ -184,6 +184,9 @@ _OPTIONS = {
         help="work on a Dask cluster: tcp://HOST:PORT, the JSON file of its scheduler, or local[:N] for N workers here",
     ),
     "overwrite": dict(action="store_true", help="write over files that no earlier run made"),
+    "resume": dict(
+        action="store_true", help="keep what earlier runs made from the same, make what is missing or stale"
+    ),
     "dry-run": dict(action="store_true", help="print the groups and what would be written, write nothing"),
     "plots": dict(choices=PLOTS, default="summary", help="which pictures are made"),
     "verbose": dict(action="store_true", help="say more"),
@@ -193,7 +196,7 @@ _OPTIONS = {
 SHARED_OPTIONS = tuple(_OPTIONS)
 ALWAYS = frozenset(
     (
-        *("mode", "basepath", "output-dir", "jobs", "memory-limit", "overwrite", "dry-run"),
+        *("mode", "basepath", "output-dir", "jobs", "memory-limit", "overwrite", "resume", "dry-run"),
         *("plots", "verbose", "quiet", "log-file"),
     )
 )
@@ -241,6 +244,7 @@ class SharedOptions:
     memory_limit: int = 2 * 1000**3  # bytes
     scheduler: str | None = None  # address of a Dask scheduler, or local[:N]
     overwrite: bool = False
+    resume: bool = False
     dry_run: bool = False
     plots: str = "summary"
     verbosity: int = 0  # -1 quiet, 0 one line per step, 1 verbose

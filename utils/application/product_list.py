@@ -1,6 +1,7 @@
 """The list of products in run.json: what earlier runs made in an output folder, read and checked.
 
-run.json: {"format": 1, "products": {path: {"prodtype", "pipeline", "step", "run", "facts"}}, "runs": [...]}.
+run.json: {"format": 1, "products": {path: {"prodtype", "pipeline", "step", "run", "facts", "digest", "made_from"}},
+"runs": [...], "blocks": [...]}.  "made_from" is the hash of a block, which tells what its products were made from.
 Paths are relative to the output folder, so that a copy of the folder works as the folder does.
 """
 
@@ -33,11 +34,16 @@ def load_run_file(output_dir):
 
     Raises RefusedOutputError, one line, if the file is not ours, damaged, or names a path outside the folder.
     """
+    return load_whole_run_file(output_dir)[:2]
+
+
+def load_whole_run_file(output_dir):
+    """The same with the records of steps that can be kept: (products, runs, blocks)."""
     path = Path(output_dir) / RUN_FILE
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        return {}, []
+        return {}, [], []
     except OSError as error:
         raise RefusedOutputError(f"{path}: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
@@ -50,7 +56,8 @@ def load_run_file(output_dir):
         raise RefusedOutputError(f"{path}: damaged, expected a list of runs and of products")
     for relative, entry in products.items():
         check_entry(path, relative, entry)
-    return products, runs
+    blocks = content.get("blocks")
+    return products, runs, blocks if isinstance(blocks, list) else []
 
 
 def check_entry(path, relative, entry):

@@ -72,7 +72,7 @@ def context_of(record, *, title, program, inputs="", sections=(), tables=(), kin
     program : how the command is called, put before its arguments.   inputs, sections, tables : as there.
     kinds : PRODTYPE -> what it is, in words; a product's own fact "what" goes first.
     """
-    from utils.application.run_record import versions
+    from utils.application.versions import versions
     from utils.version import __version__
 
     kinds = kinds or {}

@@ -5,43 +5,37 @@ these pipelines, and removes only files that earlier runs of the same pipeline a
 not make again. Nothing is written before the first product, so that a refused run leaves no trace.
 """
 
-import functools
 import os
-import platform
-import re
-import sys
 import time
 from contextlib import contextmanager
-from dataclasses import asdict, is_dataclass
+from dataclasses import asdict, dataclass, field, is_dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from utils.application.log import LOGGER, set_crash_folder
-from utils.application.product_list import FIGURE, FORMAT, RUN_FILE, find_products, load_run_file
-from utils.application.run_journal import Journal, read_journal, remove_temporaries
+from utils.application.product_list import FIGURE, FORMAT, RUN_FILE, find_products, load_whole_run_file
+from utils.application.resume import Keeper
+from utils.application.run_journal import JOURNAL, Journal, check_alone, read_journal, remove_temporaries
+from utils.application.versions import versions
 from utils.errors import CalibrationError
-from utils.fits_io.atomic import RefusedOutputError, plain, write_csv, write_json
+from utils.fits_io import kept_results
+from utils.fits_io.atomic import RefusedOutputError, check_writable, plain, write_csv, write_json
 from utils.fits_io.free_space import check_room
-from utils.version import __version__
 
 REJECTED = "rejected_frames.csv"
 SUMMARY = "summary.csv"
 REPORT = "report.html"
 SUMMARY_COLUMNS = ("section", "name", "value", "error", "unit")
-_LIBRARIES = ("numpy", "scipy", "astropy", "matplotlib")
-_INSTALLED = re.compile(
-    rf"({'|'.join(_LIBRARIES)})-(\d[^-]*)(?:-py[\d.]+)?\.(?:dist|egg)-info$", re.IGNORECASE
-)
 
 
+@dataclass
 class Step:
     """One step under way: set ``summary`` (what, how many) before it ends; time and place are added."""
 
-    def __init__(self, name):
-        self.name = name
-        self.summary = ""
-        self.seconds = 0.0
-        self.products = []
+    name: str
+    summary: str = ""
+    seconds: float = 0.0
+    products: list = field(default_factory=list)
 
 
 class RunRecord:
@@ -51,11 +45,14 @@ class RunRecord:
     options : mapping or dataclass, written to run.json.   argv : arguments of the command.
     dry_run : nothing is written.
     overwrite : files that are not ours, and a damaged run.json, may be replaced.
+    resume : what earlier runs made from the same is kept, see :mod:`utils.application.resume`.
     Left by an exception after the first product, it writes run.json with what was made until then.
     Raises RefusedOutputError: run.json damaged or foreign, folder not writable, foreign files in the way.
     """
 
-    def __init__(self, output_dir, pipeline, mode, options, argv, dry_run=False, overwrite=False):
+    def __init__(
+        self, output_dir, pipeline, mode, options, argv, dry_run=False, overwrite=False, resume=False
+    ):
         self.output_dir = Path(output_dir)
         self.pipeline, self.mode, self.dry_run, self.overwrite = pipeline, mode, dry_run, overwrite
         self.options = plain(asdict(options) if is_dataclass(options) else dict(options))
@@ -64,31 +61,67 @@ class RunRecord:
         self.inputs, self.steps, self.figures, self.values = [], [], [], []
         self.warnings, self.missing_list, self.rejected = [], [], []
         self._step = self._journal = None
-        self._made, self._finished, self._kept_steps = {}, False, None
+        self.made, self._finished, self._kept_steps = {}, False, None
         self._started, self._clock = datetime.now(UTC), time.monotonic()
+        self.keeper, self._noted = Keeper(self, resume), False
+        self.store = kept_results.Store(self.output_dir, take=resume, begin=self._open_journal)
         if not dry_run:
-            _check_writable(self.output_dir)
+            check_writable(self.output_dir)
+            self._tell_of_killed(check_alone(self.output_dir))
         self._load()
         for name in (REJECTED, SUMMARY, REPORT):  # Known from the start: refused now rather than at the end.
             self._refuse_foreign(self.output_dir / name)
         if not dry_run:
             set_crash_folder(self.output_dir)
+            if resume and any((self.output_dir / name).exists() for name in (RUN_FILE, JOURNAL)):
+                self._open_journal()
+
+    @classmethod
+    def of(cls, shared, pipeline, mode, options, argv):
+        """Make the record of a command with `SharedOptions`."""
+        switches = {name: getattr(shared, name) for name in ("dry_run", "overwrite", "resume")}
+        return cls(shared.output_dir, pipeline, mode, options, argv, **switches)
+
+    def _tell_of_killed(self, owner):
+        if owner:
+            what = "is taken up" if self.keeper.resume else "is made again (--resume would take it up)"
+            LOGGER.info(
+                "%s: %s did not finish and holds no lock any more: its work %s", self.output_dir, owner, what
+            )
 
     def _load(self):
         try:
-            self._earlier, self._runs = load_run_file(self.output_dir)
+            self._earlier, self._runs, blocks = load_whole_run_file(self.output_dir)
         except RefusedOutputError:
             if not self.overwrite:
                 raise
-            self._earlier, self._runs = {}, []
-        self._earlier = read_journal(self.output_dir) | self._earlier
+            self._earlier, self._runs, blocks = {}, [], []
+        self._left = read_journal(self.output_dir)
+        self.keeper.load(self._earlier, blocks, self._left)
+        self._earlier = self._left.noted | self._earlier
+
+    def _open_journal(self):
+        """Take the folder for this run: from here on no other run writes there."""
+        if self._journal is None:
+            self._journal = Journal(self.output_dir)
+            self._load()  # what another run may have done since our start counts
+            remove_temporaries(self.output_dir)
+            self.store.prepare()
 
     def __enter__(self):
+        if not self.dry_run:
+            kept_results.use(self.store)
         return self
 
     def __exit__(self, kind, error, _):
+        kept_results.use(None)
         if kind is None:
             self.finish()
+        elif self._journal is not None and not self._noted and isinstance(error, CalibrationError):
+            if not self._journal.was_there:
+                self.store.remove()
+            self._journal.give_up()
+            self._journal = None
         elif self._journal is not None:
             # Something was written: say whose it is. Before that, a refused run leaves no trace.
             interrupted = issubclass(kind, KeyboardInterrupt)
@@ -136,6 +169,13 @@ class RunRecord:
         if not self.dry_run:
             self._note(relative)
         return path
+
+    def stands(self, path):
+        """Whether a file that is to be made now stands there already, whole and made from the same.
+
+        Only with --resume, and only where something else of its block is missing.
+        """
+        return self.keeper.stands(self._relative(path))
 
     def refuse_foreign(self, names):
         """Refuse, before anything is written, names below the output folder that files of others have.
@@ -200,7 +240,7 @@ class RunRecord:
         prodtype : str, or None for all but figures.   made_by : how to make them ("--mode make_master").
         Returns a list of ProductRef. Raises InputError if there is none, or a file is gone.
         """
-        mine = {name: entry for name, entry in self._merged().items() if entry["pipeline"] == self.pipeline}
+        mine = {name: entry for name, entry in self.listed().items() if entry["pipeline"] == self.pipeline}
         return find_products(self.output_dir, mine, prodtype, made_by)
 
     def retire(self, kept=()):
@@ -212,6 +252,8 @@ class RunRecord:
     def finish(self):
         """Write rejected_frames.csv, summary.csv and run.json, remove stale products; return the status."""
         if self._finished or self.dry_run:
+            if not self._finished:
+                self.keeper.ended()
             self._finished = True
             return self.status
         rejected, summary = (self.claim(self.output_dir / name) for name in (REJECTED, SUMMARY))
@@ -225,12 +267,14 @@ class RunRecord:
         self._write_run_file("")
         for name in stale:
             self._remove(name)
+        self.store.remove()
         self._close_journal(remove=True)
         self._finished = True
+        self.keeper.ended()
         return self.status
 
     def _stale(self):
-        merged = self._merged()
+        merged = self.listed()
         return [name for name in self._earlier if name not in merged]
 
     def _remove(self, name):
@@ -242,26 +286,33 @@ class RunRecord:
             path.unlink()
             LOGGER.debug("removed %s, which this run did not make again", path)
 
-    def _merged(self):
-        """Earlier products and those of this run; what this run's steps did not make again is stale."""
+    def listed(self):
+        """Entries of run.json: earlier products and those of this run; what its steps did not make again is stale."""
         done = {step.name for step in self.steps}
         kept = {
             name: entry
             for name, entry in self._earlier.items()
-            if entry["pipeline"] != self.pipeline or not self._is_stale(entry["step"], done)
+            if name not in self.made
+            and (entry["pipeline"] != self.pipeline or not self._is_stale(entry["step"], done))
         }
-        return kept | self._made
+        return kept | self.made
 
     def _is_stale(self, step, done):
         return step in done or (self._kept_steps is not None and step not in self._kept_steps)
 
     def _write_run_file(self, error):
         path = self.output_dir / RUN_FILE
-        products = self._merged()
+        products = self.listed()
         if error:
             # Written and not listed yet: they are ours nevertheless, and the next run may replace them.
-            products = read_journal(self.output_dir) | self._earlier | self._made
-        write_json(path, {"format": FORMAT, "products": products, "runs": [*self._runs, self._run(error)]})
+            left = read_journal(self.output_dir)
+            noted = {
+                name: entry | ({"made": left.made[name]} if name in left.made else {})
+                for name, entry in left.noted.items()
+            }
+            products = noted | self._earlier | self.made
+        runs, blocks = [*self._runs, self._run(error)], self.keeper.listed(products)
+        write_json(path, {"format": FORMAT, "products": products, "runs": runs, "blocks": blocks})
 
     def _run(self, error):
         return {
@@ -280,7 +331,7 @@ class RunRecord:
             ],
             "versions": versions(),
             "inputs": {"count": len(self.inputs), "files": self.inputs},
-            "products": list(self._made),
+            "products": list(self.made),
             "removed": [] if error else self._stale(),
             "warnings": self.warnings,
             "missing": self.missing_list,
@@ -304,7 +355,7 @@ class RunRecord:
 
     def _refuse_foreign(self, path):
         name = self._relative(path)
-        if self.overwrite or name in self._earlier or name in self._made or not os.path.lexists(path):
+        if self.overwrite or name in self._earlier or name in self.made or not os.path.lexists(path):
             return
         raise RefusedOutputError(
             f"{path}: stands there but no run of these pipelines made it, expected a free name "
@@ -312,12 +363,18 @@ class RunRecord:
         )
 
     def _note(self, name):
-        if self._journal is None:
-            self._journal = Journal(self.output_dir)
-            # From here on no other run writes there: what one may have done since our start counts.
-            self._load()
-            remove_temporaries(self.output_dir)
+        self._open_journal()
+        self._noted = True
         self._journal.note(name, self.pipeline, self._step.name if self._step else "")
+
+    def note_block(self, one):
+        """Write down that the steps of a block have ended."""
+        if self._journal is not None:
+            self._journal.block(one)
+
+    def take_step(self, **facts):
+        """List a step of an earlier run as one of this run."""
+        self.steps.append(Step(**facts))
 
     def _add(self, path, prodtype, facts):
         name = self._relative(path)
@@ -327,50 +384,17 @@ class RunRecord:
             self._note(name)
         if self._step is not None and name not in self._step.products:
             self._step.products.append(name)
-        self._made[name] = {
+        self.made[name] = {
             "prodtype": prodtype,
             "pipeline": self.pipeline,
             "step": self._step.name if self._step else "",
             "run": len(self._runs) + 1,
             "facts": plain(facts),
+            **self.keeper.marks(path),
         }
+        self._journal.made(name, self.made[name])
 
     def _close_journal(self, *, remove):
         if self._journal is not None:
             self._journal.close(remove=remove)
             self._journal = None
-
-
-def versions():
-    """Versions of this program, of Python and of the libraries, none of which is imported for it."""
-    found = {"calibration-pipelines": __version__, "python": platform.python_version()}
-    installed = _installed()
-    return found | {name: installed.get(name) for name in _LIBRARIES}
-
-
-@functools.cache
-def _installed():
-    """Versions of the libraries by the names of what pip or the system left beside them.
-
-    importlib.metadata would read and parse the whole description of each package.
-    """
-    found = {}
-    for folder in sys.path:
-        try:
-            names = os.listdir(folder or ".")
-        except OSError:
-            continue
-        for match in filter(None, map(_INSTALLED.match, names)):
-            found.setdefault(match[1].lower(), match[2])
-    return found
-
-
-def _check_writable(folder):
-    """Refuse a folder that cannot be made or written, before the work and without writing anything."""
-    place = Path(os.path.abspath(folder))
-    while not place.exists():
-        place = place.parent
-    if not place.is_dir():
-        raise RefusedOutputError(f"{folder}: {place} is a file, expected a folder")
-    if not os.access(place, os.W_OK | os.X_OK):
-        raise RefusedOutputError(f"{folder}: {place} cannot be written, expected a writable output folder")

@@ -54,6 +54,17 @@ def make_folder(folder):
         raise RefusedOutputError(f"{folder}: the system lets no folder be made there") from error
 
 
+def check_writable(folder):
+    """Refuse a folder that cannot be made or written, before the work and without writing anything."""
+    place = Path(os.path.abspath(folder))
+    while not place.exists():
+        place = place.parent
+    if not place.is_dir():
+        raise RefusedOutputError(f"{folder}: {place} is a file, expected a folder")
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise RefusedOutputError(f"{folder}: {place} cannot be written, expected a writable output folder")
+
+
 @contextmanager
 def atomic_path(path):
     """Give a temporary path beside ``path``: renamed to ``path`` on success, removed on any failure.

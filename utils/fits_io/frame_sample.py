@@ -13,7 +13,8 @@ from utils.errors import InputError
 from utils.fits_io import cluster
 from utils.fits_io.cluster_stack import as_sent
 from utils.fits_io.fits_cards import BLOCK, add_sums, datasum
-from utils.fits_io.frame_stack import WORTH_A_WORKER, FrameStack, open_frame
+from utils.fits_io.frame_stack import WORTH_A_WORKER, FrameStack, open_frame, shared_copy
+from utils.fits_io.kept_results import remembered
 from utils.fits_io.workers import in_workers, shared_empty
 from utils.kernels import adu_scale
 
@@ -74,8 +75,34 @@ def sample_group(images, jobs=1, ceiling=None):
 
     images : sequence of FitsImage of one shape.  ceiling : stored value that means saturated, for the votes.
     Returns a `GroupSample`, in which frames that cannot be read, or whose data are not those of their DATASUM, are
-    ``faults``.
+    ``faults``; where a run keeps its results, it may be that of an earlier one.
     """
+    return remembered(
+        ["sample", list(images), ceiling], lambda: _sampled(images, jobs, ceiling), _packed, _unpacked
+    )
+
+
+def _packed(sample):
+    """Arrays of a sample; of one with faults nothing is kept: what ails a file may have gone."""
+    if sample.faults:
+        return None
+    arrays = {name: getattr(sample, name) for name in ("rows", "where", "zero", "frozen")}
+    for name in ("votes", "datasums"):
+        told = [one is not None for one in getattr(sample, name)]
+        arrays[name] = np.array([one or 0 for one in getattr(sample, name)], np.int64)
+        arrays[f"{name}_told"] = np.array(told, bool)
+    return arrays
+
+
+def _unpacked(arrays):
+    arrays = {name: shared_copy(array) for name, array in arrays.items()}
+    for name in ("votes", "datasums"):
+        told = arrays.pop(f"{name}_told")
+        arrays[name] = [int(one) if known else None for one, known in zip(arrays[name], told, strict=True)]
+    return GroupSample(**arrays)
+
+
+def _sampled(images, jobs, ceiling):
     ny, nx = images[0].shape
     n = len(images)
     wanted = sample_rows(images[0].shape, n)

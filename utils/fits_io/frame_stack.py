@@ -21,6 +21,7 @@ import numpy as np
 from utils.errors import InputError
 from utils.fits_io import cluster
 from utils.fits_io.atomic import output_error
+from utils.fits_io.kept_results import remembered
 from utils.fits_io.stack_plans import FloatPlan, IntegerPlan
 from utils.fits_io.workers import in_workers, shared_empty
 from utils.kernels import combine
@@ -211,9 +212,17 @@ class FrameStack:
         sample in that pixel, or None.  progress : called with the number of rows done.
         Saturation is where the converter ends: the stored sample is judged, before all that; a pixel of which all
         samples are saturated has the saturation level in the unit of the result.
-        Returns a `StackResult`.
+        Returns a `StackResult`; where a run keeps its results, it may be that of an earlier one.
         """
-        how = (rule, offsets, scales)
+        facts = ["combine", self.images, self.adu_scale, rule, offsets, scales, pedestal, factor]
+        return remembered(
+            facts,
+            lambda: self._combined((rule, offsets, scales), pedestal, factor, progress),
+            lambda result: dict(vars(result)),
+            lambda arrays: StackResult(**{name: shared_copy(array) for name, array in arrays.items()}),
+        )
+
+    def _combined(self, how, pedestal, factor, progress):
         if cluster.connected():
             from utils.fits_io.cluster_stack import combine_on_cluster
 
@@ -318,6 +327,13 @@ def _unpacked(image, shape):
         raise
     except Exception as error:  # decoders raise anything on damaged data
         raise InputError(f"{path}: cannot be unpacked ({' '.join(str(error).split())})") from error
+
+
+def shared_copy(array):
+    """Copy of an array that forked workers may write."""
+    copy = shared_empty(array.shape, array.dtype)
+    copy[...] = array
+    return copy
 
 
 def open_frame(image):

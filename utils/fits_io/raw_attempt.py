@@ -84,7 +84,10 @@ class Frame:
 
 @dataclass(slots=True)
 class Result:
-    """What became of a raw file: state 'converted', 'kept' or 'bad' (no FITS), its index row, bytes read."""
+    """What became of a raw file: state 'converted', 'kept' or 'bad' (no FITS), its index row, bytes read.
+
+    reason : why its FITS file was not kept.
+    """
 
     frame: Frame
     state: str
@@ -92,6 +95,7 @@ class Result:
     problems: list = field(default_factory=list)
     n_bytes: int = 0
     badsize: bool = False
+    reason: str = ""
 
 
 def caltype(calibration):
@@ -200,9 +204,10 @@ def _geometry(config, path, problems):
     return tuple(sides), pixels, byte_order, bits, bool(missing)
 
 
-def convert_frame(frame, overwrite=False, dry_run=False):
+def convert_frame(frame, overwrite=False, dry_run=False, resume=False):
     """Convert one raw file, or keep its FITS file where that is up to date; ``dry_run``: only tell which.
 
+    resume : a FITS file is kept only where its header is what this version would write from config and log.
     Returns a Result; whatever is wrong with this frame is in its problems. Raises OutputError when the disk
     is full.
     """
@@ -213,7 +218,8 @@ def convert_frame(frame, overwrite=False, dry_run=False):
             raise OSError("not a regular file")
         with open(frame.raw, "rb", buffering=0) as stream:
             status = os.fstat(stream.fileno())
-            if not overwrite and _keep(frame, status, result):
+            result.reason = "" if overwrite else _keep(frame, status, result, resume)
+            if result.state == "kept":
                 return result
             _convert(frame, stream, status.st_size, dry_run, result)
     except RefusedOutputError as error:
@@ -261,28 +267,34 @@ def _sizes(attempt):
     return attempt.pixels.frame_sizes(ny * nx)
 
 
-def _keep(frame, raw_status, result):
-    """Keep a FITS file that is newer than raw file, config and log, whole, of the same kind and shape."""
+def _keep(frame, raw_status, result, exact):
+    """Keep a FITS file that is newer than raw file, config and log, whole, of the same kind and shape.
+
+    exact : its header must be what would be written now.  Returns why it is not kept, else an empty text.
+    """
     try:
         written = os.stat(frame.output)
     except OSError:
-        return False
+        return "missing"
     if written.st_mtime_ns <= max(raw_status.st_mtime_ns, frame.attempt.newest):
-        return False
+        return "older than raw file, config or log"
     try:
         image = scan_header(frame.output)
     except InputError:
-        return False
+        return "damaged"
     ny, nx = frame.attempt.shape
     bits = 8 * frame.attempt.pixels.dtype.itemsize
     padded = -(-ny * nx * bits // 8 // BLOCK) * BLOCK
-    whole = image.shape == (ny, nx) and image.bitpix == bits and image.size == image.offset + padded
-    if not whole or image.cards.get("CALTYPE") != frame.attempt.calibration:
-        return False
+    if not (image.shape == (ny, nx) and image.bitpix == bits and image.size == image.offset + padded):
+        return "damaged"
     sizes = _sizes(frame.attempt)
     badsize = raw_status.st_size not in sizes
-    if bool(image.cards.get("BADSIZE")) != badsize:
-        return False
+    same = image.cards.get("CALTYPE") == frame.attempt.calibration
+    if not same or bool(image.cards.get("BADSIZE")) != badsize:
+        return "other kind"
+    cards, notes = frame_cards(frame, badsize, bits)
+    if exact and not _begins_with(frame.output, cards_text(cards)):
+        return "other header"
     result.state = "kept"
     values = {**image.cards, "DATAOFF": image.offset, "SIZE": image.size, "MTIME_NS": image.mtime_ns}
     result.row = index_row(frame.output, values)
@@ -291,8 +303,13 @@ def _keep(frame, raw_status, result):
         expected = " or ".join(map(str, sizes))
         text = f"BADSIZE: {raw_status.st_size} bytes, expected {expected} (kept as it was)"
         result.problems.append(Problem(frame.raw, ERROR, text))
-    result.problems += _detail(frame, frame_cards(frame, False, bits)[1])
-    return True
+    result.problems += _detail(frame, notes)
+    return ""
+
+
+def _begins_with(path, text):
+    with open(path, "rb", buffering=0) as stream:
+        return stream.read(len(text)) == text.encode("latin-1")
 
 
 def _detail(frame, notes):

@@ -13,7 +13,7 @@ from utils.fits_io.raw_attempt import convert_frame
 _QUEUED_PER_JOB = 4
 
 
-def converted(frames, overwrite=False, dry_run=False, jobs=1):
+def converted(frames, overwrite=False, dry_run=False, resume=False, *, jobs=1):
     """Yield the results of all frames in their order, few of them waiting at a time.
 
     frames : sequence of `utils.fits_io.raw_attempt.Frame`.  jobs : threads, where there is no cluster.
@@ -22,14 +22,16 @@ def converted(frames, overwrite=False, dry_run=False, jobs=1):
     if cluster.connected() and frames:
         largest = max(frame.attempt.n_bytes for frame in frames)
         done = cluster.in_batches(
-            _batch, (overwrite, dry_run), [_as_sent(frame) for frame in frames], largest,
+            _batch, (overwrite, dry_run, resume), [_as_sent(frame) for frame in frames], largest,
             what="frames", witness=frames[0].raw,
         )  # fmt: skip
         yield from (_as_planned(one, frames[index]) for index, one in sorted(done, key=itemgetter(0)))
     elif jobs == 1 or len(frames) < 2:
-        yield from (convert_frame(frame, overwrite, dry_run) for frame in frames)
+        yield from (convert_frame(frame, overwrite, dry_run, resume) for frame in frames)
     else:
-        yield from _from_threads(partial(convert_frame, overwrite=overwrite, dry_run=dry_run), frames, jobs)
+        yield from _from_threads(
+            partial(convert_frame, overwrite=overwrite, dry_run=dry_run, resume=resume), frames, jobs
+        )
 
 
 def _from_threads(convert, frames, jobs):
@@ -47,9 +49,9 @@ def _from_threads(convert, frames, jobs):
         pool.shutdown(cancel_futures=True)
 
 
-def _batch(overwrite, dry_run, frames):
+def _batch(overwrite, dry_run, resume, frames):
     """Convert frames at a worker of a cluster; their results, without the frames, which the caller has."""
-    results = [convert_frame(frame, overwrite, dry_run) for frame in frames]
+    results = [convert_frame(frame, overwrite, dry_run, resume) for frame in frames]
     for result in results:
         result.frame = None
     return results
