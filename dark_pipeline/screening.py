@@ -71,7 +71,7 @@ def screen_darks(groups, config, bias, record):
     factor = min(one.lsb * one.adu_scale for one in found)
     scale = float(factor if wanted is None else wanted)
     if bias is not None and config.stored_scale is None:
-        _check_scale(bias, factor, groups[0].entries[0]["original_path"])
+        check_step(bias, factor, groups[0].entries[0]["original_path"])
     if wanted is None and any(one.adu_scale != scale for one in found):
         return screen_darks(
             groups, replace(config, shared=replace(config.shared, adu_scale=scale)), bias, record
@@ -99,7 +99,7 @@ def screen_darks(groups, config, bias, record):
     return result, whole
 
 
-def _check_scale(bias, factor, path):
+def check_step(bias, factor, path):
     """Refuse darks whose samples have another step than those of the bias: finer than its unit, or coarser.
 
     factor : step of the darks in stored units.  A unit that the user chose for the bias may be finer than its step.

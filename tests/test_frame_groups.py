@@ -5,7 +5,7 @@ import pytest
 
 from tests.bias_frames import START
 from tests.frame_sets import entry, group_of
-from utils.domain.frame_groups import FrameGroup, date_cards, group_entries
+from utils.domain.frame_groups import FrameGroup, date_cards, group_entries, sample_frames
 from utils.errors import InputError
 
 
@@ -92,3 +92,22 @@ def test_dates_of_unknown_times():
     assert date_cards([]) == {}
     cards = date_cards([np.nan, START])
     assert cards["DATE-BEG"][0] == cards["DATE-END"][0] == cards["DATE-AVG"][0]
+
+
+def test_a_frame_under_two_names_counts_once(tmp_path):
+    rng = np.random.default_rng(5)
+    frames = rng.normal(1000.0, 3.0, (5, 24, 30)).round()
+    frames[3] = frames[1]
+    group = group_of(tmp_path, frames, [5.0] * 5)
+    kept, sample, rejected = sample_frames(group)
+    names = [one["original_path"] for one in group.entries]
+    assert rejected == [(names[3], f"DUPLICATE: the same data as {names[1]}, counted once")]
+    assert [one["original_path"] for one in kept.entries] == [*names[:3], names[4]]
+    assert len(sample.rows) == 4
+
+
+def test_frames_without_noise_are_no_duplicates(tmp_path):
+    """A saturated lamp, a camera that shows no noise: equal data are no sign of a copy."""
+    for number, frames in enumerate((np.full((4, 24, 30), 4095.0), np.zeros((4, 24, 30)) + np.arange(30.0))):
+        kept, _, rejected = sample_frames(group_of(tmp_path / str(number), frames, [5.0] * 4))
+        assert (len(kept), rejected) == (4, [])

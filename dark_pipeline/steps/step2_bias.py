@@ -1,10 +1,13 @@
 """The bias of every dark: --bias-model, else the bias frames through their own line in temperature."""
 
+from dark_pipeline.screening import check_step
 from utils.application.log import LOGGER
 from utils.domain import bias_source
 from utils.domain.masters import CombineOptions
 from utils.errors import InputError
+from utils.fits_io.frame_sample import sample_group
 from utils.fits_io.naming import counted, label
+from utils.kernels import adu_scale as stored_step
 
 BIAS = "bias_used"
 
@@ -41,6 +44,8 @@ def run(config, context):
         what = f"the dark {first.entries[0]['original_path']}"
         _check_scale(source, config.stored_scale)
         bias_source.check_match(source, first.images[0], first.entries[0], None, what)
+        if config.stored_scale is None:
+            _check_step(source, context.groups, shared.jobs)
         for path, reason in source.rejected:
             record.reject(path, reason)
         for text in source.warnings:
@@ -62,6 +67,19 @@ def _check_scale(source, wanted):
         raise InputError(
             f"{source.origin}: ADUSCALE {source.model.adu_scale:g}, expected {wanted:g} as --adu-scale says"
         )
+
+
+def _check_step(source, groups, jobs):
+    """Refuse darks stored finer than the unit of the bias, by one frame of each group: before anything is written."""
+    if source.model.adu_scale > 1:
+        for vote, group in zip(
+            sample_group([group.images[0] for group in groups], jobs, ceiling=65535).votes,
+            groups,
+            strict=True,
+        ):
+            factor = stored_step.shared_factor([vote])
+            if vote is not None and factor < source.model.adu_scale:
+                check_step(source, factor, group.entries[0]["original_path"])
 
 
 def _warn_of_distance(record, model, groups):

@@ -25,6 +25,8 @@ from utils.fits_io.free_space import check_room
 REJECTED = "rejected_frames.csv"
 SUMMARY = "summary.csv"
 REPORT = "report.html"
+_SAID = ("DUPLICATE: ",)
+"""Beginnings of reasons for which a user would look elsewhere than in the list: his set is not what he thinks."""
 SUMMARY_COLUMNS = ("section", "name", "value", "error", "unit")
 
 
@@ -227,8 +229,10 @@ class RunRecord:
         LOGGER.warning("missing: %s: %s", what, reason)
 
     def reject(self, path, reason):
-        """List a frame that was left out, with the reason."""
+        """List a frame that was left out, with the reason; some reasons are said at once, as warnings."""
         self.rejected.append({"path": str(path), "reason": reason})
+        if reason.startswith(_SAID):
+            self.warn(f"{path}: {reason}")
 
     def value(self, name, value, unit="", error=None, section=""):
         """Keep a number for summary.csv and the report."""

@@ -1,5 +1,6 @@
 """Frames that belong together: one kind, camera setting, temperature and exposure."""
 
+import zlib
 from dataclasses import dataclass
 
 import numpy as np
@@ -134,19 +135,50 @@ def group_entries(entries, images, *, temp_tolerance, by_exposure=False):
     ]
 
 
+DUPLICATE = "DUPLICATE"
+"""Reason code of a frame that is another one under a second name."""
+DIFFERENT = 50
+"""Samples in which two exposures must differ before equal ones are a copy: by chance one in e^50 is."""
+
+
 def sample_frames(group, jobs=1, ceiling=None):
     """Read a sample of every frame of a group, and leave out those whose bytes are of no use.
 
     jobs, ceiling : as `sample_group`.
     Returns the group without those left out, which may be empty; its `GroupSample`; and (path, reason) of the frames left
-    out: vanished, changed since they were listed, unreadable, or not the data of their DATASUM.
+    out: vanished, changed since they were listed, unreadable, not the data of their DATASUM, or the data of another one.
     """
     sample = sample_group(group.images, jobs, ceiling=ceiling)
-    if not sample.faults:
+    paths = [entry["original_path"] for entry in group.entries]
+    faults = dict(sample.faults)
+    for index, first in _repeated(sample).items():
+        faults[index] = f"{DUPLICATE}: the same data as {paths[first]}, counted once"
+    if not faults:
         return group, sample, []
-    rejected = [(group.entries[i]["original_path"], fault) for i, fault in sorted(sample.faults.items())]
-    keep = [index for index in range(len(group)) if index not in sample.faults]
+    rejected = [(paths[index], fault) for index, fault in sorted(faults.items())]
+    keep = [index for index in range(len(group)) if index not in faults]
     return group.subset(keep), sample.at(keep), rejected
+
+
+def _repeated(sample):
+    """Frames whose data are those of an earlier one: {number: number of that}.
+
+    No two exposures have the same noise, where there is noise: others of the group must differ in many samples, and most
+    from each other.
+    """
+    first, found = {}, {}
+    for index, (rows, data_sum) in enumerate(zip(sample.rows, sample.datasums, strict=True)):
+        if index in sample.faults:
+            continue
+        # Compressed frames have no sum of their own: whole rows in many places tell as well.
+        earlier = first.setdefault((zlib.crc32(rows), zlib.adler32(rows)), index)
+        sums = (data_sum, sample.datasums[earlier])
+        if earlier != index and (None in sums or sums[0] == sums[1]):
+            found[index] = earlier
+    if not found or 2 * len(found) >= len(sample.rows):
+        return {}
+    one, other = list(first.values())[:2]
+    return found if np.count_nonzero(sample.rows[one] != sample.rows[other]) >= DIFFERENT else {}
 
 
 def _time_order(entry):
