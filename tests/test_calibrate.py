@@ -291,3 +291,29 @@ def test_options_that_cannot_work_are_refused(made, tmp_path, capsys):
         error = capsys.readouterr().err
         assert message in error
         assert error.count("\n") == 1
+
+
+def test_products_in_folders_are_left_out_and_no_frame_comes_twice(made, tmp_path, capsys):
+    frame = shutil.copy(made / "science" / "m31_0.fits", tmp_path / "night 1.fits")
+    again = tmp_path / "sub" / ".." / "night 1.fits"
+    (tmp_path / "sub").mkdir()
+    command = [str(tmp_path), str(frame), str(again), *words(made, tmp_path)[1:]]
+    for turn in range(2):  # The output folder is the input folder: the second time it holds a product.
+        assert run_command(main, command) == 0
+        assert ("1 product among the frames" in capsys.readouterr().err) == (turn == 1)
+    assert [path.name for path in tmp_path.glob("*_calibrated.fits")] == ["night 1_calibrated.fits"]
+
+
+def test_no_exposure_has_no_dark_and_a_frame_of_another_size_is_refused(made, camera, tmp_path, capsys):
+    samples = camera.frame("bias", 5.0, 0.0, np.random.default_rng(1))
+    cards = {"IMAGETYP": "Light Frame", "EXPTIME": 0.0, "CCD_TEMP": 5.0}
+    write_frame(tmp_path / "zero.fits", samples, **cards)
+    write_frame(tmp_path / "cut.fits", samples, **cards, BADSIZE=True)
+    command = words(made, tmp_path / "out")
+    command[0:1] = [str(tmp_path / "zero.fits"), str(tmp_path / "cut.fits")]
+    assert run_command(main, command) == 1
+    assert "cut.fits: BADSIZE = T" in capsys.readouterr().err
+    product = read_product(tmp_path / "out" / "zero_calibrated.fits")
+    assert "DARKKIND" not in product.header
+    error = product.data[~product.mask]
+    assert abs(error.mean()) < 5 * np.median(product.uncert) / np.sqrt(error.size / 25)

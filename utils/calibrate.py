@@ -31,7 +31,7 @@ def main(argv=None):
     shared = SharedOptions.from_args(args)
     setup_logging(shared.verbosity, shared.log_file)
     products = _products(args, shared)
-    paths = _frames(args.frames)
+    paths, listed = _frames(args.frames)
     argv = sys.argv[1:] if argv is None else argv
     with RunRecord(
         shared.output_dir,
@@ -42,11 +42,12 @@ def main(argv=None):
         dry_run=shared.dry_run,
         overwrite=shared.overwrite,
     ) as record:
-        rows = _calibrate_all(paths, products, shared, record)
+        if products.advisor is None:
+            record.warn("no --dark-model: the dark current stays in the frames")
+        rows = _calibrate_all(paths, listed, products, shared, record)
         if not rows:
-            raise InputError(
-                f"none of {len(paths)} frames could be calibrated; the first: {record.missing_list[0]['reason']}"
-            )
+            reasons = [one["reason"] for one in record.missing_list] or ["there are only products"]
+            raise InputError(f"none of {len(paths)} frames could be calibrated; the first: {reasons[0]}")
         if not shared.dry_run:
             _report(shared, record, rows)
         return record.finish()
@@ -62,7 +63,7 @@ def _parser():
         type=Path,
         metavar="DIR",
         default=None,
-        help="bias model (default: that of the dark model)",
+        help="bias model, or output folder of the bias pipeline (default: that of the dark model)",
     )
     parser.add_argument(
         *both("dark-model"),
@@ -100,6 +101,8 @@ def _products(args, shared):
         advisor = DarkAdvisor(DarkModel.load(model_folder), maps)
         if folder is None and output is not None and (output / "bias_used").is_dir():
             folder = output / "bias_used"
+    if folder is not None and (folder / "bias_model").is_dir():
+        folder /= "bias_model"
     if folder is None:
         raise OptionError(
             "--bias-model: got none, expected the folder of a bias model (or --dark-model, which keeps its own)"
@@ -130,19 +133,22 @@ def _dark_folders(path):
 
 
 def _frames(given):
-    """Paths of the frames: those named, and those in folders named."""
+    """Paths of the frames, each once: those named, and those in folders named; and which of them are of folders."""
+    import os
+
     from utils.fits_io.find_frames import find_fits
 
-    paths = []
+    paths, listed = {}, set()
     for path in given:
+        found = [str(path)]
         if path.is_dir():
-            found = [file.path for file in find_fits(str(path)).files]
+            found = sorted(file.path for file in find_fits(str(path)).files)
             if not found:
                 raise InputError(f"{path}: no FITS file below, expected frames")
-            paths += sorted(found)
-        else:
-            paths.append(str(path))
-    return list(dict.fromkeys(paths))
+            listed.update(found)
+        for one in found:
+            paths.setdefault(os.path.realpath(one), one)
+    return list(paths.values()), listed
 
 
 def _names(paths):
@@ -155,15 +161,31 @@ def _names(paths):
     return [f"{name}_calibrated.fits" for name in unique_names([Path(stem).stem for stem in stems])]
 
 
-def _calibrate_all(paths, products, shared, record):
-    """Calibrate every frame that can be; the others are named as missing.  Returns rows of the table."""
+def _calibrate_all(paths, listed, products, shared, record):
+    """Calibrate every frame that can be; the others are named as missing, but products in folders.
+
+    listed : paths that were not named one by one.  Returns rows of the table.
+    """
     from utils.application.log import LOGGER
     from utils.domain.calibrated_frame import plan_frame
     from utils.fits_io.header_scan import UnusableFits, scan_headers
+    from utils.fits_io.naming import counted
 
     with record.step("calibrate") as step:
+        images = scan_headers(paths, shared.jobs)
+        passed = [
+            isinstance(image, UnusableFits) or path not in listed or "PRODTYPE" not in image.cards
+            for path, image in zip(paths, images, strict=True)
+        ]
+        if not all(passed):
+            record.warn(
+                f"{counted(passed.count(False), 'product')} among the frames of the folders, left out"
+            )
+        paths, images = (
+            [one for one, keep in zip(all_, passed, strict=True) if keep] for all_ in (paths, images)
+        )
         plans = {}
-        for image, name in zip(scan_headers(paths, shared.jobs), _names(paths), strict=True):
+        for image, name in zip(images, _names(paths), strict=True):
             try:
                 if isinstance(image, UnusableFits):
                     raise image

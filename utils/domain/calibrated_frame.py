@@ -81,6 +81,8 @@ def facts_of(image):
     facts = describe(image.cards, image.path)
     if facts["prodtype"] is not None:
         raise InputError(f"{image.path}: got the product {facts['prodtype']}, expected a frame of a camera")
+    if image.cards.get("BADSIZE") is True:
+        raise InputError(f"{image.path}: BADSIZE = T: the raw file had another size, expected a whole frame")
     for name in ("temperature", "exposure"):
         if facts[name] is None:
             reason = facts["problems"].get(name, f"no {name} in its header")
@@ -100,7 +102,7 @@ def plan_frame(image, products):
     _check(image, facts, products, scale)
     temperature, exposure = facts["temperature"], facts["exposure"]
     candidates, dark = [], None
-    if products.advisor is not None:
+    if products.advisor is not None and exposure > 0:
         candidates = products.advisor.candidates(temperature, exposure)
         dark = candidates[0]
     flat = None
