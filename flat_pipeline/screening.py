@@ -7,7 +7,7 @@ import numpy as np
 
 from flat_pipeline.config import FEW_FRAMES, SATURATED_FRACTION, UNDEREXPOSED
 from utils.domain import flat_levels
-from utils.domain.frame_groups import sample_frames
+from utils.domain.frame_groups import DUPLICATE, sample_frames
 from utils.domain.screening import converter_maximum
 from utils.errors import InputError
 from utils.fits_io.naming import label
@@ -109,6 +109,8 @@ def screen_flats(groups, config, source, record, progress=None):
         group, taken, unusable = sample_frames(group, jobs, ceiling=65535)
         for path, reason in unusable:
             record.reject(path, reason)
+            if reason.startswith(DUPLICATE):
+                record.warn(f"{path}: {reason}")
         if not len(group):
             continue
         usable.append(group)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from flat_pipeline.characterization.measure import Reading, Stack, frame_levels, measure, profiles
-from utils.domain.frame_groups import group_entries, sample_frames
+from utils.domain.frame_groups import DUPLICATE, group_entries, sample_frames
 from utils.domain.screening import converter_maximum, screen_groups
 from utils.errors import InputError
 from utils.kernels import adu_scale as stored_step
@@ -80,6 +80,8 @@ def sample_flats(context, config):
         kept, taken, unusable = sample_frames(group, config.shared.jobs, ceiling=65535)
         for path, reason in unusable:
             context.record.reject(path, reason)
+            if reason.startswith(DUPLICATE):
+                context.record.warn(f"{path}: {reason}")
         if len(kept):
             highest = np.where(np.isnan(taken.rows), -np.inf, taken.rows).max(axis=(1, 2))
             sampled.append(Sampled(kept, taken.votes, taken.zero, taken.frozen, highest))

@@ -25,8 +25,6 @@ from utils.fits_io.free_space import check_room
 REJECTED = "rejected_frames.csv"
 SUMMARY = "summary.csv"
 REPORT = "report.html"
-_SAID = ("DUPLICATE: ",)
-"""Beginnings of reasons for which a user would look elsewhere than in the list: his set is not what he thinks."""
 SUMMARY_COLUMNS = ("section", "name", "value", "error", "unit")
 
 
@@ -229,10 +227,8 @@ class RunRecord:
         LOGGER.warning("missing: %s: %s", what, reason)
 
     def reject(self, path, reason):
-        """List a frame that was left out, with the reason; some reasons are said at once, as warnings."""
+        """List a frame that was left out, with the reason."""
         self.rejected.append({"path": str(path), "reason": reason})
-        if reason.startswith(_SAID):
-            self.warn(f"{path}: {reason}")
 
     def value(self, name, value, unit="", error=None, section=""):
         """Keep a number for summary.csv and the report."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from utils.domain.frame_groups import FrameGroup, sample_frames
+from utils.domain.frame_groups import DUPLICATE, FrameGroup, sample_frames
 from utils.domain.top_of_range import common_top, top_of_group
 from utils.errors import InputError
 from utils.fits_io.frame_sample import sample_group
@@ -102,6 +102,7 @@ def screen_groups(groups, *, adu_scale=None, saturation=None, jobs=1, session_ga
         sample.to_product_adu(scale, full, jobs)
     zero = _fit_zero(groups, samples, sessions)
     result = Screening([], scale, factor / scale, full, zero, rejected=unusable, tops=tops)
+    result.notes += [f"{path}: {reason}" for path, reason in unusable if reason.startswith(DUPLICATE)]
     result.continuous = all(image.bitpix < 0 for group in groups for image in group.images)
     refit = False
     for group, sample, session in zip(groups, samples, sessions, strict=True):
