@@ -289,11 +289,10 @@ def warn_of_fields(flats, record):
     if apart:
         ratios = [flat.fields[:, 0] / flat.fields[:, 1] for flat in apart]
         worst = max(float(np.std(one, ddof=1)) for one in ratios)
-        error = max(float(np.std(one, ddof=1)) / math.sqrt(one.size) for one in ratios)
         record.warn(
             f"{len(apart)} of {len(flats)} groups: the ratio of even to odd rows scatters by up to {worst:.2%} from"
-            " frame to frame (an interlaced sensor): both fields are normalised apart in every frame; their mean ratio,"
-            f" which stays in the master, is uncertain by {error:.2%}, which UNCERT does not hold"
+            " frame to frame (an interlaced sensor): both fields are normalised apart in every frame; a mean ratio that"
+            " is 1 within its error is taken for 1, another one stays in the master"
         )
 
 

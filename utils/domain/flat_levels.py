@@ -8,7 +8,15 @@ import numpy as np
 from utils.fits_io.frame_sample import spread_rows
 from utils.fits_io.frame_stack import FrameStack
 from utils.kernels import noise
-from utils.kernels.flat_level import field_ratio, fields_differ, frame_level, level_against, trust
+from utils.kernels.flat_level import (
+    LASTING_SIGMA,
+    field_ratio,
+    fields_differ,
+    frame_level,
+    lasting_ratio,
+    level_against,
+    trust,
+)
 
 LEVEL_VALUES = 1 << 16
 """Values of a frame that its level is found from, in rows that depend on the shape only."""
@@ -60,9 +68,10 @@ def levels_of(groups, rows, method):
     flat of the filter.  Every frame is compared with that flat, pixel by pixel: the median of a vignetted frame alone would
     follow its noise, and a faint frame would seem brighter or darker than it is.
     Interlaced sensors read even and odd rows as two fields: where their ratio differs between the frames of a group, the
-    level of each is found too.
+    level of each is found too. What differs is the shutter, not the pixels: a mean ratio that these frames cannot tell
+    from 1 counts as 1.
     Returns a list of (levels, fields): levels (n,) [product ADU]; a frame without light has one that is not positive, or
-    NaN; fields (n, 2), level of even and of odd rows relative to that of the frame, or None.
+    NaN; fields (n, 2), level of even and of odd rows relative to that of the frame and the mean flat, or None.
     """
     sums = [_mean_rows(group, rows) for group in groups]
     total, count = (np.sum([one[part] for one in sums], axis=0) for part in (0, 1))
@@ -85,6 +94,9 @@ def levels_of(groups, rows, method):
         if fields_differ(*np.transpose(ratios)):
             fields = np.array([_fields(values, reference, weights, odd) for values in group.frames(rows)])
             fields /= levels[:, None]
+            lasting, error = lasting_ratio(reference, rows, np.transpose(ratios)[0])
+            if abs(lasting - 1.0) < LASTING_SIGMA * error:
+                fields *= np.sqrt([lasting, 1.0 / lasting])
         found.append((levels, fields))
     return found
 

@@ -17,6 +17,8 @@ LEAST_FIELD, FEWEST_FIELDS = 64, 3
 """Samples of even and of odd rows, and frames, from which their ratio is judged."""
 FIELD_SIGMA, LEAST_SCATTER = 3.0, 5e-4
 """Even and odd rows are fields of their own where their ratio scatters by so many errors, and by this."""
+LEAST_ROWS, LASTING_SIGMA = 16, 5.0
+"""Rows that tell the ratio of even to odd ones in a mean flat; it lasts where it differs from 1 by so many errors."""
 SCALE_VALUES = 1 << 13
 """Samples that tell the robust scatter."""
 
@@ -103,6 +105,29 @@ def field_ratio(samples, reference, odd):
         for one, level in zip(fields, levels, strict=True)
     ]
     return levels[0] / levels[1], float(np.hypot(*errors))
+
+
+def lasting_ratio(reference, rows, ratios):
+    """Ratio of even to odd rows that a mean flat keeps, and its 1-sigma error.
+
+    reference : (r, nx) mean flat at the rows, NaN = no value.  rows : (r,) their numbers.  ratios : (n,) of the frames
+    behind it, whose scatter is most of the error.
+    Light that changes smoothly over the rows (a cubic) is no part of it.  Returns (ratio, error), NaN where not known.
+    """
+    rows = np.asarray(rows)
+    good = np.isfinite(reference).any(axis=1)
+    if good.sum() < LEAST_ROWS:
+        return float("nan"), float("nan")
+    middle = np.nanmedian(reference[good], axis=1)
+    at = (rows[good] - rows[good].mean()) / max(float(np.ptp(rows[good])), 1.0)
+    design = np.stack([np.ones_like(at), at, at**2, at**3, 0.5 - (rows[good] % 2)], axis=1)
+    if np.linalg.matrix_rank(design) < design.shape[1] or not (middle > 0).all():
+        return float("nan"), float("nan")
+    terms, *_ = np.linalg.lstsq(design, np.log(middle), rcond=None)
+    rest = np.log(middle) - design @ terms
+    own = np.linalg.inv(design.T @ design)[-1, -1] * float(rest @ rest) / (rest.size - terms.size)
+    known = np.asarray(ratios)[np.isfinite(ratios)]
+    return float(np.exp(terms[-1])), float(np.sqrt(own + np.var(known, ddof=1) / known.size))
 
 
 def fields_differ(ratios, errors):
