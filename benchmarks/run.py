@@ -16,12 +16,15 @@ from benchmarks import readme
 from benchmarks.dark_sections import SECTIONS as DARK_SECTIONS
 from benchmarks.degradation_sections import SECTIONS as DEGRADATION_SECTIONS
 from benchmarks.flat_sections import SECTIONS as FLAT_SECTIONS
+from benchmarks.scaling_sections import SECTIONS as SCALING_SECTIONS
 from benchmarks.sections import SECTIONS as BIAS_SECTIONS
 from benchmarks.sections import Plan
 from benchmarks.table import document, machine
 from benchmarks.use_sections import SECTIONS as USE_SECTIONS
 
-SECTIONS = BIAS_SECTIONS | DARK_SECTIONS | FLAT_SECTIONS | DEGRADATION_SECTIONS | USE_SECTIONS
+SECTIONS = (
+    BIAS_SECTIONS | DARK_SECTIONS | FLAT_SECTIONS | DEGRADATION_SECTIONS | USE_SECTIONS | SCALING_SECTIONS
+)
 RESULTS = Path(__file__).resolve().parent / "results"
 
 
