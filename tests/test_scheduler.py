@@ -51,6 +51,9 @@ class Cluster:
     def __init__(self, folder):
         self.folder, self.file = folder, folder / "scheduler.json"
         self.scheduler = self._start("dask_scheduler", "--port", "0", "--scheduler-file", self.file)
+        deadline = time.monotonic() + 120
+        while not self.file.is_file() and time.monotonic() < deadline:
+            time.sleep(0.05)
         self.workers = [self.worker() for _ in range(2)]
 
     def _start(self, what, *words):
