@@ -294,7 +294,7 @@ class FrameStack:
             np.multiply(scatter, to_product, out=variance[part])
             if suspect.size:
                 suspects.append(suspect + left)
-                columns.append(samples[:, suspect])
+                columns.append(samples.take(suspect, axis=1))
         if suspects:
             where, *judged = combine.judge(np.concatenate(columns, axis=1), plan.rule)
             pixels = np.concatenate(suspects)[where]

@@ -85,7 +85,7 @@ def combine(stack, rule, work=None):
     n, m = stack.shape
     result = (value, variance, np.full(m, n, np.uint16), np.zeros(m, np.uint8))
     if suspect.size:
-        where, *judged = judge(stack[:, suspect], rule)
+        where, *judged = judge(stack.take(suspect, axis=1), rule)
         for whole, part in zip(result, judged, strict=True):
             whole[suspect[where]] = part
     return result
@@ -164,14 +164,15 @@ def judge(samples, rule):
     """
     where = np.arange(samples.shape[1])
     if samples.shape[0] >= 3 and rule.method != "mean":
-        # A NaN spoils a median; the pixel is told by its extremes, which are NaN too.
-        centre = _middle(samples if samples.dtype.kind in "iu" else np.nan_to_num(samples, nan=0.0))
         low, high = np.minimum.reduce(samples, axis=0), np.maximum.reduce(samples, axis=0)
+        # A NaN spoils a median; the pixel is told by its extremes, which are NaN too.
+        blank = samples.dtype.kind not in "iu" and np.isnan(high).any()
+        centre = _middle(np.nan_to_num(samples, nan=0.0) if blank else samples)
         with np.errstate(invalid="ignore"):
             reach = np.maximum(high - centre, centre - low)
             quiet = (reach <= rule.limit(rule.floor(centre))) & (high < rule.saturation)
         where = np.flatnonzero(~quiet)
-    return where, *_judge_samples(samples[:, where], rule)
+    return where, *_judge_samples(samples.take(where, axis=1), rule)
 
 
 def _middle(stack):
@@ -230,7 +231,7 @@ def _reject_outliers(reject, flags, samples, usable, centre, rule):
         deviation = np.where(usable, np.abs(samples - centre), 0.0)
         floor = np.broadcast_to(rule.floor(centre), centre.shape)
         doubtful = np.flatnonzero((deviation.max(axis=0) > rule.limit(floor)) & (n >= 3))
-        deviation, usable, samples = deviation[:, doubtful], usable[:, doubtful], samples[:, doubtful]
+        deviation, usable, samples = (one.take(doubtful, axis=1) for one in (deviation, usable, samples))
         limit = rule.limit(np.maximum(1.4826 * _median(deviation, usable), floor[doubtful]))
         out = (deviation > limit) & usable
     lost = out.sum(axis=0)
