@@ -8,7 +8,7 @@ import numpy as np
 from flat_pipeline.noise_model import base_variance, median_variance_factor, sample_variance
 from utils.domain import masters
 from utils.errors import InputError
-from utils.fits_io.frame_stack import FrameStack, StackResult
+from utils.fits_io.frame_stack import FrameStack
 from utils.fits_io.products import DQ
 from utils.fits_io.workers import over_pixels, shared_empty
 from utils.kernels import combine, noise
@@ -69,6 +69,7 @@ class CombinedFlats:
         self.sky = config.flat_type == "sky"
         self.flats, self.rejected = [], []
         self.weights, self.pooled = {}, None
+        self.commons, self._last_common = [], None
 
     def add(self, stack, progress=None):
         """Combine one group."""
@@ -102,47 +103,51 @@ class CombinedFlats:
         result.value[result.n_used == 0] = np.nan
         if not np.isfinite(result.value).any():
             raise InputError(f"{stack.flat.name}: no pixel has a value, expected light above bias and dark")
-        own, common = self._judge(stack, result, mean, square)
+        self._judge(stack, result, mean, square)
+        own = result.variance
         some = own.reshape(-1)[::7]
         some = some[np.isfinite(some)]
         weight = np.float32(1.0 / max(float(np.median(some if some.size else own[np.isfinite(own)])), 1e-30))
         self.weights.setdefault(stack.flat.filter, []).append((index, weight))
-        planes = {"value": result.value, "own": own, "common": common, "flags": result.flags}
-        for name, plane in planes.items():
+        for name, plane in {"value": result.value, "own": own, "flags": result.flags}.items():
             self.spool.put((index, name), plane)
+        self.commons.append((self._common_key(stack.common), np.float32(mean * mean)))
         self.flats.append(stack.flat)
         self.rejected.append(1.0 - float(result.n_used.mean(dtype=np.float64)) / n)
 
+    def _common_key(self, plane):
+        """Key of the variance of a pedestal, which waits once for groups that share it."""
+        if self._last_common is None or self._last_common[1] is not plane:
+            key = (len(self.flats), "common")
+            self.spool.put(key, np.broadcast_to(np.asarray(plane, np.float32), self.pooled.shape))
+            self._last_common = key, plane
+        return self._last_common[0]
+
     def _judge(self, stack, result, mean, square):
-        """Variance of the combined values by the noise model, and of the pedestal; their scatter goes to the pool."""
-        shape, jobs, n = result.value.shape, self.options.jobs, len(stack.images)
+        """Replace the variance of the samples by that of the combined values after the noise model; the pool takes both."""
+        jobs, n = self.options.jobs, len(stack.images)
         clipped = self.options.method != "mean" and n >= 3
         widening = np.float32(noise.clip_factor(self.options.clip_sigma) ** 2 if clipped else 1.0)
         factor = np.float32(median_variance_factor(self.options.method, n))
-        ratio, own, common = (shared_empty(shape, np.float32) for _ in range(3))
-        ratios, owns, commons = (one.reshape(-1) for one in (ratio, own, common))
         values, variances, counts = (
             one.reshape(-1) for one in (result.value, result.variance, result.n_used)
         )
-        base, pedestal = (_flat(one, values.size) for one in (stack.base, stack.common))
+        base = np.asarray(stack.base, np.float32)
+        bases = np.broadcast_to(base, values.size) if base.ndim == 0 else base.reshape(-1)
+        if self.pooled is None:
+            self.pooled = masters.PooledNoise(result.value.shape, jobs)
+            self.pooled.open()
 
         def piece(part):
-            expected = sample_variance(self.setting, base[part], values[part], mean, square)
+            expected = sample_variance(self.setting, bases[part], values[part], mean, square)
             with np.errstate(divide="ignore", invalid="ignore"):
                 seen = variances[part] * widening
                 seen /= expected
-                seen[~np.isfinite(seen)] = np.nan
-                ratios[part] = seen
+                self.pooled.add_part(part, seen, counts[part])
                 expected /= counts[part]
-            expected *= factor
-            owns[part] = expected
-            np.multiply(pedestal[part], np.float32(mean * mean), out=commons[part])
+            np.multiply(expected, factor, out=variances[part])
 
         over_pixels(piece, values.size, jobs)
-        if self.pooled is None:
-            self.pooled = masters.PooledNoise(shape, jobs)
-        self.pooled.add(StackResult(result.value, ratio, result.n_used, result.flags), 1.0)
-        return own, common
 
     def finish(self):
         """Moderate the pixels' own scatter; afterwards masters have errors."""
@@ -190,11 +195,10 @@ class CombinedFlats:
 
     def master(self, index, part):
         """Value, 1 sigma float32 and quality bits (int16) of one group; part : slice of flat pixels."""
-        value, flags, sigma, common = (
-            self.spool.part((index, name), part) for name in ("value", "flags", "own", "common")
-        )
+        value, flags, sigma = (self.spool.part((index, name), part) for name in ("value", "flags", "own"))
+        key, scale = self.commons[index]
         sigma *= self.ratio.reshape(-1)[part]
-        sigma += common
+        sigma += self.spool.part(key, part) * scale
         np.sqrt(sigma, out=sigma)
         dq = np.zeros(value.shape, np.int16)
         dq[self.noisy.reshape(-1)[part]] |= DQ.NOISY
@@ -203,9 +207,3 @@ class CombinedFlats:
         dq[lost] |= DQ.NO_DATA
         sigma[lost] = np.nan
         return value, sigma, dq
-
-
-def _flat(plane, pixels):
-    """Flat float32 view of a plane, or of a number for every pixel."""
-    plane = np.asarray(plane, np.float32)
-    return np.broadcast_to(plane, pixels) if plane.ndim == 0 else plane.reshape(-1)

@@ -77,6 +77,7 @@ class DarkSource:
     warnings: list = field(default_factory=list)
     rejected: list = field(default_factory=list)
     _kept: dict = field(default_factory=dict)
+    _last: tuple | None = None
     _whole: object = None
     _rows: object = None
 
@@ -86,7 +87,17 @@ class DarkSource:
         return None if self.bias is None else self.bias.read_variance
 
     def pedestal(self, temperature, exposure):
-        """Pedestal at a temperature [degC] and exposure [s]."""
+        """Pedestal at a temperature [degC] and exposure [s]; the last one is kept for groups that share it."""
+        if self._last is None or self._last[0] != (temperature, exposure):
+            self._last = None  # its planes make room for the new ones
+            made = self._make(temperature, exposure)
+            for plane in (made.value, made.variance, made.dark):
+                if plane is not None:
+                    plane.setflags(write=False)
+            self._last = (temperature, exposure), made
+        return self._last[1]
+
+    def _make(self, temperature, exposure):
         if self.model is not None:
             return self._of_model(temperature, exposure)
         group = self.choose(temperature, exposure)
@@ -124,7 +135,7 @@ class DarkSource:
             part["dq"] = model.dq[rows]
             model = replace(model, **part)
         shape = (len(rows), self.shape[1])
-        return replace(self, shape=shape, bias=bias, model=model, _whole=self, _rows=rows)
+        return replace(self, shape=shape, bias=bias, model=model, _whole=self, _rows=rows, _last=None)
 
     def choose(self, temperature, exposure):
         """Darks for a flat: nearest exposure from its own upwards, within tolerance; None where there are none.

@@ -148,7 +148,7 @@ class PooledNoise:
     """
 
     def __init__(self, shape, jobs=1):
-        self._shape, self._jobs = tuple(shape), jobs
+        self.shape, self._jobs = tuple(shape), jobs
         self._lone = self._squares = self._dof = None
 
     def add(self, result: StackResult, factor):
@@ -159,26 +159,39 @@ class PooledNoise:
         if self._lone is None and self._squares is None:
             self._lone = (result, factor)
             return
-        if self._squares is None:
-            self._squares, self._dof = self._empty(np.float32), self._empty(np.float32)
-            first, self._lone = self._lone, None
-            self._sum(*first)
+        self.open()
         self._sum(result, factor)
 
+    def open(self):
+        """Make room for the sums, which `add_part` adds to."""
+        if self._squares is None:
+            self._squares, self._dof = self._empty(np.float32), self._empty(np.float32)
+            if self._lone is not None:
+                first, self._lone = self._lone, None
+                self._sum(*first)
+
+    def add_part(self, part, variance, n_used, scale=1.0):
+        """Add some pixels of a group, after `open`; workers may call it, each for pixels of its own.
+
+        part : slice of flat pixels.  variance, n_used : their arrays.  scale : brings the variance to the reference.
+        """
+        free = _free(variance, n_used)
+        self._squares.reshape(-1)[part] += (
+            np.where(free > 0, variance, np.float32(0.0)) * free * np.float32(scale)
+        )
+        self._dof.reshape(-1)[part] += free
+
     def _empty(self, dtype):
-        return (shared_empty if self._jobs > 1 else np.zeros)(self._shape, dtype)
+        return (shared_empty if self._jobs > 1 else np.zeros)(self.shape, dtype)
 
     def _sum(self, result, factor):
         scale = np.float32(1.0 / (factor * factor))
-        maps = (self._squares, self._dof, result.variance, result.n_used)
-        all_squares, all_dof, variances, counts = (one.reshape(-1) for one in maps)
+        variances, counts = result.variance.reshape(-1), result.n_used.reshape(-1)
 
         def piece(part):
-            variance, free = variances[part], _free(variances[part], counts[part])
-            all_squares[part] += np.where(free > 0, variance, np.float32(0.0)) * free * scale
-            all_dof[part] += free
+            self.add_part(part, variances[part], counts[part], scale)
 
-        over_pixels(piece, all_dof.size, self._jobs)
+        over_pixels(piece, counts.size, self._jobs)
 
     def finish(self, fallback, lsb=0.0):
         """Moderate the pooled variances; fallback : noise [ADU] where no group holds two frames that differ.
@@ -214,8 +227,8 @@ class PooledNoise:
     def _own(self):
         """Pooled variance, NaN where nothing tells it, and its degrees of freedom, (ny, nx) float32."""
         if self._lone is None and self._squares is None:
-            zeros = np.zeros(self._shape, np.float32)
-            return np.full(self._shape, np.nan, np.float32), zeros
+            zeros = np.zeros(self.shape, np.float32)
+            return np.full(self.shape, np.nan, np.float32), zeros
         if self._lone is None:
             own, dof = self._squares, self._dof
             squares, divisor = own.reshape(-1), dof.reshape(-1)
