@@ -61,12 +61,16 @@ class Masters:
 
     def block(self, rows):
         """Values, sigma and quality of some rows (slice or indices), each (n, r, nx); NaN = no usable value."""
-        values = np.stack([np.asarray(plane[rows], np.float32) for plane in self.values])
-        sigmas = np.stack([np.asarray(plane[rows], np.float32) for plane in self.sigmas])
-        dqs = np.stack([np.asarray(plane[rows], np.int16) for plane in self.dqs])
+        kinds = (self.values, np.float32), (self.sigmas, np.float32), (self.dqs, np.int16)
+        values, sigmas, dqs = (
+            np.stack([plane[rows] for plane in planes], dtype=kind, casting="same_kind")
+            for planes, kind in kinds
+        )
         for plane in (*self.values, *self.sigmas, *self.dqs):
             drop_pages(plane[rows] if isinstance(rows, slice) else plane)
-        values[(dqs & _LOST) != 0] = np.nan
+        lost = (dqs & _LOST) != 0
+        if lost.any():
+            values[lost] = np.nan
         return values, sigmas, dqs
 
     def one(self, index):
@@ -288,14 +292,15 @@ class FlatModel:
         """Return a function (temperature [degC], exposure [s]) -> value and 1 sigma of some rows, (r, nx) float32."""
         a, b, c = (plane[rows].astype(np.float32) for plane in self.terms)
         # In float64: the terms of the variance cancel.
-        va, vb, vc = (np.square(plane[rows].astype(np.float64)) for plane in self.sigmas)
-        ab, ac, bc = (plane[rows].astype(np.float64) for plane in self.mixed)
+        va, vb, vc = (np.square(plane[rows], dtype=np.float64) for plane in self.sigmas)
+        ab, ac, bc = (2.0 * plane[rows].astype(np.float64) for plane in self.mixed)
         drop_pages(*(plane[rows] for plane in (*self.terms, *self.sigmas, *self.mixed)))
 
         def at(temperature, exposure):
             dt = np.float32(temperature - self.header["T_REF"])
             de = np.float32(exposure - self.header["E_REF"])
-            variance = va + dt * dt * vb + de * de * vc + 2.0 * (dt * ab + de * ac + dt * de * bc)
+            t, e = float(dt), float(de)
+            variance = va + t * (t * vb + ab + e * bc) + e * (e * vc + ac)
             return a + dt * b + de * c, np.sqrt(np.maximum(variance, 0.0)).astype(np.float32)
 
         return at

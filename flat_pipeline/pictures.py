@@ -10,7 +10,8 @@ from utils.fits_io.product_reader import read_plane, read_product
 from utils.kernels import flat_bins, pixel_response
 
 FIGURES = "figures"
-_BINS_OF_PRNU = 512
+BAND, SHOWN = 96, 1 << 20
+"""Rows of a band, whole blocks of local median and PRNU; pixels, in bands spread over the frame, of a histogram."""
 
 
 def draw_all(config, record):
@@ -88,13 +89,27 @@ def _draw_histogram(record, path, value, sigma, good, name):
     """Response of good pixels about their neighbourhood, with the PRNU."""
     from flat_pipeline import figures
 
+    rows = _bands(value.shape)
+    value, sigma, good = (np.concatenate([plane[band] for band in rows]) for plane in (value, sigma, good))
     measured = pixel_response.prnu(value, sigma, good)
     if not np.isfinite(measured.value):
         return
-    with np.errstate(invalid="ignore", divide="ignore"):
-        ratio = value / pixel_response.local_median(value, good)
+    ratio = np.empty_like(value)
+    for start in range(0, len(value), rows[0].stop - rows[0].start):
+        band = slice(start, start + rows[0].stop - rows[0].start)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            ratio[band] = value[band] / pixel_response.local_median(value[band], good[band])
     figure = figures.response_histogram(ratio[good], measured.value, measured.error, measured.noise, name)
     draw(record, path, figure, "response_histogram", "Master flats")
+
+
+def _bands(shape):
+    """Slices of equal numbers of rows, spread over the frame, that hold about SHOWN pixels; the whole of small frames."""
+    ny, nx = shape
+    count = max(4, SHOWN // (BAND * nx))
+    if ny < BAND * count * 2:
+        return [slice(0, ny)]
+    return [slice(first, first + BAND) for first in np.linspace(0, ny - BAND, count).astype(int) // 2 * 2]
 
 
 def _without_dust(flat, sigma, model, usable):

@@ -67,15 +67,15 @@ def _evaluate(masters, model, judged, jobs):
         values, sigmas, dqs = masters.block(rows)
         synthetic_at, found = model.of_rows(rows), []
         for index in range(n):
-            use = models.speaking(dqs[index]).reshape(-1)
-            real, error = values[index].reshape(-1)[use], sigmas[index].reshape(-1)[use]
-            synthetic, own = synthetic_at(masters.temperature[index], masters.exposure[index])
-            residual = real - synthetic.reshape(-1)[use]
+            synthetic, error = synthetic_at(masters.temperature[index], masters.exposure[index])
             # The residual of a datum of the fit scatters less than the datum, by the variance of the fit.
-            variance = np.square(error) - np.square(own.reshape(-1)[use])
-            known = variance > 1e-4 * np.square(error)
+            variance = np.square(sigmas[index])
+            least = np.float32(1e-4) * variance
+            variance -= np.square(error)
+            known = models.speaking(dqs[index]) & (variance > least)
+            residual = values[index] - synthetic
             own = evaluation.Comparison()
-            own.add(real[known], residual[known], np.sqrt(variance[known]))
+            own.add(values[index][known], residual[known], np.sqrt(variance[known]))
             found.append(own)
         return found
 

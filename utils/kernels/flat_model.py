@@ -107,7 +107,7 @@ def fit_flat_model(values, sigma, design):
     for piece in _pieces(m, len(values)):
         solved = _Solution(values[:, piece], _columns(sigma, piece), design)
         coeff[:, piece], cov[:, piece] = solved.at_reference()
-        chi2[piece] = np.where(solved.n_used > 0, (solved.w * solved.residual**2).sum(axis=0), np.nan)
+        chi2[piece] = np.where(solved.n_used > 0, solved.chi2(), np.nan)
         n_used[piece], fixed[piece] = solved.n_used, solved.fixed
     return FlatFit(coeff, cov, chi2, n_used, fixed)
 
@@ -128,7 +128,7 @@ def left_out_residuals(values, sigma, design):
         free = 1.0 - solved.w * spread
         with np.errstate(divide="ignore", invalid="ignore"):
             free[(free < 1e-9) | ~solved.usable] = np.nan
-            residual[:, piece] = solved.residual / free
+            residual[:, piece] = solved.residual() / free
             variance[:, piece] = spread / free
     lost = _indispensable(design)
     residual[lost], variance[lost] = np.nan, np.nan
@@ -169,11 +169,15 @@ class _Solution:
         self.design = design
         self.x, self.z, self.scale = _scaled(design)
         with np.errstate(divide="ignore", invalid="ignore"):
-            w = 1.0 / np.square(np.asarray(sigma, dtype=np.float64))
+            w = np.square(sigma, dtype=np.float64)
+            np.divide(1.0, w, out=w)
             self.usable = np.isfinite(values) & np.isfinite(w) & (sigma > 0)
-        self.w = np.where(self.usable, w, 0.0)
-        self.n_used = self.usable.sum(axis=0)
-        y = np.where(self.usable, values, 0.0).astype(np.float64)
+        y = values.astype(np.float64)
+        self.n_used = np.full(y.shape[1], len(y))
+        if not self.usable.all():
+            w, y = np.where(self.usable, w, 0.0), np.where(self.usable, y, 0.0)
+            self.n_used = self.usable.sum(axis=0)
+        self.w = np.broadcast_to(w, y.shape)
         x, z, w = self.x, self.z, self.w
         with np.errstate(divide="ignore", invalid="ignore"):
             self.total, sx, sz, sxx, szz, sxz = np.stack([np.ones_like(x), x, z, x * x, z * z, x * z]) @ w
@@ -181,16 +185,26 @@ class _Solution:
             self.mean_y = np.einsum("nm,nm->m", w, y) / self.total
             y -= self.mean_y
             wy = w * y
-            sxy, szy = np.stack([x, z]) @ wy  # the weighted mean of y is 0
+            self.syy = np.einsum("nm,nm->m", wy, y)
+            self.sxy, self.szy = np.stack([x, z]) @ wy  # the weighted mean of y is 0
             sxx -= sx * self.mean_x
             szz -= sz * self.mean_z
             sxz -= sx * self.mean_z
-        self._solve(sxx, szz, sxz, sxy, szy)
-        self.residual = y
-        for axis, mean, slope in ((x, self.mean_x, self.b), (z, self.mean_z, self.c)):
+        self._solve(sxx, szz, sxz, self.sxy, self.szy)
+        self.y = y
+
+    def chi2(self):
+        """Weighted squares of the residuals, (m,)."""
+        return np.maximum(self.syy - self.b * self.sxy - self.c * self.szy, 0.0)
+
+    def residual(self):
+        """Master less fitted model, (n, m); 0 where a master is unusable."""
+        left = self.y.copy()
+        for axis, mean, slope in ((self.x, self.mean_x, self.b), (self.z, self.mean_z, self.c)):
             if np.any(axis):
-                self.residual -= (axis[:, None] - mean) * slope
-        self.residual[~self.usable] = 0.0
+                left -= (axis[:, None] - mean) * slope
+        left[~self.usable] = 0.0
+        return left
 
     def _solve(self, sxx, szz, sxz, sxy, szy):
         """Slopes b, c in scaled units and their covariance; 0 where the pixel's masters do not carry them."""
