@@ -103,8 +103,7 @@ class CombinedFlats:
         result.value[result.n_used == 0] = np.nan
         if not np.isfinite(result.value).any():
             raise InputError(f"{stack.flat.name}: no pixel has a value, expected light above bias and dark")
-        self._judge(stack, result, mean, square)
-        own = result.variance
+        own = self._judge(stack, result, mean, square)
         some = own.reshape(-1)[::7]
         some = some[np.isfinite(some)]
         weight = np.float32(1.0 / max(float(np.median(some if some.size else own[np.isfinite(own)])), 1e-30))
@@ -124,13 +123,14 @@ class CombinedFlats:
         return self._last_common[0]
 
     def _judge(self, stack, result, mean, square):
-        """Replace the variance of the samples by that of the combined values after the noise model; the pool takes both."""
+        """Variance of the combined values by the noise model, (ny, nx); what the samples have of it goes to the pool."""
         jobs, n = self.options.jobs, len(stack.images)
+        own = shared_empty(result.value.shape, np.float32)
         clipped = self.options.method != "mean" and n >= 3
         widening = np.float32(noise.clip_factor(self.options.clip_sigma) ** 2 if clipped else 1.0)
         factor = np.float32(median_variance_factor(self.options.method, n))
-        values, variances, counts = (
-            one.reshape(-1) for one in (result.value, result.variance, result.n_used)
+        values, variances, counts, owns = (
+            one.reshape(-1) for one in (result.value, result.variance, result.n_used, own)
         )
         base = np.asarray(stack.base, np.float32)
         bases = np.broadcast_to(base, values.size) if base.ndim == 0 else base.reshape(-1)
@@ -145,9 +145,10 @@ class CombinedFlats:
                 seen /= expected
                 self.pooled.add_part(part, seen, counts[part])
                 expected /= counts[part]
-            np.multiply(expected, factor, out=variances[part])
+            np.multiply(expected, factor, out=owns[part])
 
         over_pixels(piece, values.size, jobs)
+        return own
 
     def finish(self):
         """Moderate the pixels' own scatter; afterwards masters have errors."""

@@ -104,8 +104,9 @@ def fit_flat_model(values, sigma, design):
     values, sigma, m = _flatten(values, sigma)
     coeff, cov = np.empty((3, m)), np.empty((6, m))
     chi2, n_used, fixed = np.empty(m), np.empty(m, np.int16), np.empty(m, bool)
+    scaled = _scaled(design)
     for piece in _pieces(m, len(values)):
-        solved = _Solution(values[:, piece], _columns(sigma, piece), design)
+        solved = _Solution(values[:, piece], _columns(sigma, piece), design, scaled)
         coeff[:, piece], cov[:, piece] = solved.at_reference()
         chi2[piece] = np.where(solved.n_used > 0, solved.chi2(), np.nan)
         n_used[piece], fixed[piece] = solved.n_used, solved.fixed
@@ -122,8 +123,9 @@ def left_out_residuals(values, sigma, design):
     """
     values, sigma, m = _flatten(values, sigma)
     residual, variance = np.empty((len(values), m)), np.empty((len(values), m))
+    scaled = _scaled(design)
     for piece in _pieces(m, len(values)):
-        solved = _Solution(values[:, piece], _columns(sigma, piece), design)
+        solved = _Solution(values[:, piece], _columns(sigma, piece), design, scaled)
         spread = solved.prediction_variance()
         free = 1.0 - solved.w * spread
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -165,9 +167,9 @@ def predict(coeff, cov, design, temperature, exposure):
 class _Solution:
     """Normal equations of some pixels, centred on each pixel's weighted mean of T and t."""
 
-    def __init__(self, values, sigma, design):
+    def __init__(self, values, sigma, design, scaled):
         self.design = design
-        self.x, self.z, self.scale = _scaled(design)
+        self.x, self.z, self.scale = scaled
         with np.errstate(divide="ignore", invalid="ignore"):
             w = np.square(sigma, dtype=np.float64)
             np.divide(1.0, w, out=w)
