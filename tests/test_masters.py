@@ -43,12 +43,13 @@ def test_master_and_its_error(tmp_path, n, method):
     assert abs(pull.mean()) < 5 / np.sqrt(truth.size)
 
 
-def test_scatter_is_corrected_for_the_clip(tmp_path):
+@pytest.mark.parametrize("sigma", [6.0, 1.5])
+def test_scatter_is_corrected_for_the_clip(tmp_path, sigma):
     rng = np.random.default_rng(1)
-    _, stack = simulated(rng, 60, sigma=6.0)
+    _, stack = simulated(rng, 60, sigma=sigma)
     screening = screened(tmp_path, stack)
     (group,) = screening.groups
-    noise = 36 + 1 / 12
+    noise = sigma**2 + 1 / 12
     for k in (2.5, 4.0):
         result = combine_group(group, screening, np.sqrt(noise), CombineOptions(clip_sigma=k))
         ordinary = result.flags == 0

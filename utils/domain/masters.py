@@ -63,7 +63,9 @@ def combine_group(
     ) as stack:
         result = stack.combine(rule, group.offsets, scales, pedestal, factor, progress)
     if options.method != "mean" and len(group.frames) >= 3:
-        result.variance *= np.float32(noise.clip_factor(options.clip_sigma) ** 2)
+        # Coarse samples are clipped half a step further out.
+        k = rule.limit(sigma) / sigma if math.isfinite(sigma) and sigma > 0 else options.clip_sigma
+        result.variance *= np.float32(noise.clip_factor(k) ** 2)
     return result
 
 
