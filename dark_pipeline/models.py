@@ -70,6 +70,7 @@ def model_cards(maps, law, t_min, two):
         "GAMMA_G": (law.gamma.mean, "GAMMA of the sensor") if two else None,
         "GAMMAERR": (_finite(law.gamma.error), "its error") if two else None,
         "GAMMASIG": (law.gamma.sigma, "scatter of GAMMA over pixels") if two else None,
+        "ODDPART": (law.regions.part, "part of the frame that grows otherwise") if law.regions else None,
         "DATE-OBS": None,
     }
     return {key: value for key, value in cards.items() if value is not None} | dates_of_masters(headers)

@@ -145,6 +145,12 @@ def _report(record, law, summary):
     if summary["chi2_red_mean"] is not None:
         record.value("reduced chi2 (mean of good pixels)", summary["chi2_red_mean"], section=SECTION)
     record.value("pixels flagged UNRELIABLE_FIT", summary["unreliable_pixels"], "pixels", section=SECTION)
+    if law.regions is not None:
+        top, bottom, left, right = law.regions.box
+        record.warn(
+            f"dark current grows otherwise in {law.regions.part:.0%} of the frame (rows {top} to {bottom}, columns {left}"
+            f" to {right}), as glow of an amplifier does: not in B_g and gamma_g, errors hold what the law misses"
+        )
     shared = summary["error_shared_by_pixels_adu"]
     if shared:
         record.warn(f"levels of the maps scatter by {shared:.3g} ADU about the model: included in the errors")

@@ -2,7 +2,7 @@
 
 import math
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -11,7 +11,7 @@ from utils.errors import InputError
 from utils.fits_io.mapped import drop_pages
 from utils.fits_io.product_reader import view_planes
 from utils.fits_io.products import DQ
-from utils.kernels import dark_fit, dark_law, dark_sensor, noise
+from utils.kernels import dark_fit, dark_law, dark_regions, dark_sensor, noise
 from utils.kernels import groups as grouping
 
 BLOCK = 16384
@@ -25,6 +25,12 @@ POOR_FIT = 5.0
 """A pixel whose chi-square lies so many sigma above its expectation is not described by the law."""
 FAINT = 3.0
 """Below so many sigma the dark current of a pixel is not significant."""
+MISSED_TOGETHER = 1.1
+"""Mean chi-square of the pixels of a place, each over its degrees of freedom, that tells of a law that misses them."""
+FREE = 2.0
+"""Parameters that the data of an ordinary pixel decide, or so."""
+MOST_LOOKS = 3
+"""Searches for places that do not follow the law of the sensor."""
 EXPOSURE_TOLERANCE = 0.01
 
 
@@ -149,8 +155,65 @@ def measured_levels(maps, where):
 
 
 def sensor_of(maps, bright, *, gamma_free, offset_free, thorough=True):
-    """Fit what the pixels share; thorough False leaves rivals away; returns `dark_sensor.SensorLaw`."""
+    """Fit what the pixels share; thorough False leaves rivals away; returns `dark_sensor.SensorLaw`.
+
+    Places where the dark current grows otherwise (glow) do not speak: they are found with a first law, and left out.
+    """
     where = sampled(maps, bright, 1 if thorough else 4)
+    free = {"gamma_free": gamma_free, "offset_free": offset_free}
+    law = _law_of(maps, bright, where, thorough=thorough, **free)
+    grid = dark_regions.Grid.of(maps.shape)
+    if grid is None:
+        return law
+    levels, regions = _tile_levels(maps, bright, grid), None
+    for _ in range(MOST_LOOKS):
+        found = _regions_of(maps, law, grid, levels)
+        if found is None or (regions is not None and not (found.odd & ~regions.odd).any()):
+            break
+        regions = found
+        # Places that spoiled the first law may hide others.
+        law = _law_of(maps, bright, where[::4][~regions.holds(where[::4])], thorough=False, **free)
+    if regions is None:
+        return law
+    law = _law_of(maps, bright, where[~regions.holds(where)], thorough=thorough, **free)
+    return replace(law, regions=regions)
+
+
+def _tile_levels(maps, bright, grid):
+    """Mean signal of the tiles of each map, (n, ny, nx) [ADU], of steady pixels that are not hot.
+
+    NaN where a tenth of them is saturated: what is left would be a choice of the faint.
+    """
+    steady = ~bright
+    for dq in maps.dqs:
+        steady &= (dq & DQ.NOISY) == 0
+    levels = []
+    for plane, dq, t in zip(maps.rates, maps.dqs, maps.exposure, strict=True):
+        mean, count = grid.means(plane, steady & ((dq & NOT_FITTED) == 0))
+        most = grid.means(plane, steady)[1]
+        levels.append(np.where(count > 0.9 * most, mean * t, np.nan))
+    return np.stack(levels)
+
+
+def _regions_of(maps, law, grid, levels):
+    """Odd tiles under a law: `dark_regions.Regions` or None."""
+    offset = law.offset[np.unique(maps.session, return_inverse=True)[1]]
+    some = slice(0, None, max(1, maps.rates[0].size // SAMPLE))
+    bias = 0.0
+    if maps.bias is not None:
+        error = maps.bias_error(some)
+        t = float(maps.temperature.mean())
+        variance = error.var_a
+        if error.var_b is not None:
+            variance = variance + 2.0 * t * error.cov_ab + t * t * error.var_b
+        bias = float(np.nanmedian(variance))
+    return dark_regions.find_regions(
+        grid, levels - offset[:, None, None], law, float(np.median(maps.noise(some))), bias
+    )
+
+
+def _law_of(maps, bright, where, *, gamma_free, offset_free, thorough):
+    """Fit what the pixels ``where`` share."""
     levels, variance = measured_levels(maps, where)
     strength = np.square(np.maximum(levels, 0.0)) / variance + 1e-9
     design = dark_fit.Design.of(maps.temperature, maps.exposure, maps.frames, strength)
@@ -205,34 +268,55 @@ def fit_all(maps, law, bright, t_min, *, where=None, jobs=1, progress=None):
         pixels = part if where is None else where[part]
         signal = maps.signal(pixels)
         signal -= shift
-        fit = fit_block(
-            signal, maps.noise(pixels), law, flags[pixels], maps.inverse_gain, maps.bias_error(pixels)
-        )
+        prior = law.prior(flags[pixels])
+        if law.regions is not None:
+            numbers = np.arange(part.start, part.stop) if where is None else pixels
+            prior = law.regions.prior(prior, numbers, flags[pixels])
+        fit = fit_block(signal, maps.noise(pixels), law, prior, maps.inverse_gain, maps.bias_error(pixels))
         params, cov = dark_law.at_reference(fit, law.design, t_min)
-        out.params[:, part], out.cov[:, part] = params, cov
         degrees = np.maximum(fit.n_used - fit.parameters, 0.5)
         reduced = fit.chi2 / degrees
         out.chi2_red[part], out.n_used[part] = reduced, fit.n_used
-        limit = noise.chi2_limit(degrees, POOR_FIT)
+        poor = reduced > noise.chi2_limit(degrees, POOR_FIT)
+        # A law that does not describe a pixel is wrong by as much as its residuals are, at any temperature.
+        cov[:, poor] *= 1.0 + (reduced[poor] - 1.0) * (
+            fit.n_used[poor] / np.maximum(fit.parameters[poor], 1.0)
+        )
+        out.params[:, part], out.cov[:, part] = params, cov
         faint = ~(fit.p > FAINT * np.sqrt(fit.cov[0]))
         out.faint[part] = faint
-        out.unreliable[part] = faint | ~np.isfinite(fit.p) | (reduced > limit)
+        out.unreliable[part] = faint | ~np.isfinite(fit.p) | poor
         if progress is not None:
             progress(part.stop - part.start)
 
     with np.errstate(over="ignore"), ThreadPoolExecutor(max(1, jobs)) as pool:
         list(pool.map(one, range(0, size, BLOCK)))
+    if law.regions is not None:
+        _widen_in_regions(out, law.regions, np.arange(size) if where is None else where, flags)
     return out
 
 
-def fit_block(signal, read_variance, law, bright, inverse_gain, bias):
-    """Fit one block of pixels, with second looks at those that need one; returns `PixelFit`."""
+def _misfit(reduced, n_used, parameters):
+    """Factor of the covariance where a law is wrong by as much as its residuals are, at any temperature."""
+    return 1.0 + (reduced - 1.0) * (n_used / np.maximum(parameters, 1.0))
+
+
+def _widen_in_regions(out, regions, pixels, bright):
+    """Widen the errors of pixels that the law misses together, each by less than it would be flagged for."""
+    ordinary = ~bright[pixels] & ~(out.unreliable & ~out.faint)
+    mean = regions.mean_of(np.where(ordinary, out.chi2_red, np.nan), pixels)
+    some = np.flatnonzero(ordinary & (mean > MISSED_TOGETHER))
+    out.cov[:, some] *= _misfit(mean[some], out.n_used[some], FREE).astype(np.float32)
+
+
+def fit_block(signal, read_variance, law, prior, inverse_gain, bias):
+    """Fit one block of pixels with a prior, with second looks at those that need one; returns `PixelFit`."""
 
     def again(pixels, data, own=None):
         error = None if bias is None else bias.at(pixels)
-        prior = law.prior(bright[pixels]) if own is None else own
+        given = prior.at(pixels) if own is None else own
         return dark_fit.fit_pixels(
-            data, read_variance[pixels], law.design, prior, inverse_gain=inverse_gain, bias=error, start=start
+            data, read_variance[pixels], law.design, given, inverse_gain=inverse_gain, bias=error, start=start
         )
 
     start = (law.b.mean, law.gamma.mean)
@@ -240,7 +324,7 @@ def fit_block(signal, read_variance, law, bright, inverse_gain, bias):
         signal,
         read_variance,
         law.design,
-        law.prior(bright),
+        prior,
         inverse_gain=inverse_gain,
         bias=bias,
         start=start,

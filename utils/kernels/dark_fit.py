@@ -70,6 +70,11 @@ class Prior:
     gamma: object = 0.0
     gamma_sigma: object = 0.0
 
+    def at(self, part):
+        """Return the same for some pixels."""
+        values = (self.b, self.b_sigma, self.gamma, self.gamma_sigma)
+        return Prior(*(one if np.ndim(one) == 0 else one[part] for one in values))
+
 
 @dataclass(eq=False)
 class PixelFit:

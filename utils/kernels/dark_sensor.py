@@ -45,7 +45,8 @@ class SensorLaw:
     design : with the pivot and the shared error.  b, gamma : Population of ordinary pixels; b_bright, gamma_bright of
     hot and warm ones (the same objects where the data show no difference).  offset, offset_error (S,) [ADU];
     separable : the offset was fitted.  common (n,) [ADU] : mean residual of each map.  hypotheses : dict name ->
-    (chi2, degrees of freedom).  arrhenius_chi2, exponential_chi2 : of the two laws of temperature.
+    (chi2, degrees of freedom).  arrhenius_chi2, exponential_chi2 : of the two laws of temperature.  regions : places
+    that do not follow it, `utils.kernels.dark_regions.Regions`, or None.
     """
 
     design: Design
@@ -61,6 +62,7 @@ class SensorLaw:
     hypotheses: dict
     exponential_chi2: float
     arrhenius_chi2: float
+    regions: object = None
 
     def prior(self, bright):
         """Prior of each pixel; bright (m,) bool."""
