@@ -54,6 +54,16 @@ def test_no_bias(tree, tmp_path, capsys):
     assert head["NOBIAS"]
 
 
+def test_a_gain_that_the_darks_contradict_is_said(tree, tmp_path):
+    take(tree)
+    words = ("--basepath", tree, "--output-dir", tmp_path / "out")
+    assert dark_frames.run(*words, "--gain", "20") == 0
+    warnings = " ".join(record(tmp_path / "out")["runs"][-1]["warnings"])
+    assert "gain 20 e-/adu (EGAIN, --gain or --detector) is used, scatter of the darks says" in warnings
+    assert dark_frames.run(*words) == 0
+    assert not any("scatter of the darks" in one for one in record(tmp_path / "out")["runs"][-1]["warnings"])
+
+
 def test_one_bias_frame_at_each_temperature(tree, tmp_path):
     take(tree, bias_n=1, bias_temperatures=(-5, 5, 15))
     assert dark_frames.run("--basepath", tree, "--output-dir", tmp_path / "out") == 0

@@ -182,17 +182,36 @@ def test_first_gain_from_the_levels_of_groups():
 def test_levels_of_telegraph_pixels():
     rng = np.random.default_rng(9)
     groups = []
-    for _ in range(10):
+    for number in range(10):
         samples = rng.standard_normal((10, 300))
         samples[:, 100:200] += 8.0 * rng.integers(0, 2, (10, 100))
         samples[:, 200:] *= 6.0
-        samples[3, :50] += 50.0
+        if number < 3:
+            samples[3, :50] += 50.0  # Hits; in every group, the same would be a second level.
         groups.append(samples)
     levels, step = dark_noise.count_levels(groups, [np.ones(300)] * 10)
     assert (levels[:100] == 1).all()
     assert (levels[100:200] > 1).mean() > 0.95
     assert (levels[200:] == 1).all()
     assert abs(np.median(step[100:200]) - 8.0) < 1.0
+
+
+@pytest.mark.parametrize("n", [5, 8])
+def test_levels_of_telegraph_pixels_in_groups_of_few_frames(n):
+    """A level that one group shows once is there in the others too; a hit is not."""
+    rng = np.random.default_rng(11)
+    groups = []
+    for number in range(12):
+        samples = rng.standard_normal((n, 1500))
+        samples[:, 500:1000] += 12.0 * rng.integers(0, 2, (n, 500))
+        samples[:, 1000:] *= 5.0
+        if number < 2:
+            samples[number, :500] += 40.0
+        groups.append(samples)
+    levels, _ = dark_noise.count_levels(groups, [np.ones(1500)] * 12)
+    assert (levels[:500] == 1).all()
+    assert (levels[500:1000] > 1).mean() > 0.95
+    assert (levels[1000:] > 1).mean() < 0.01
 
 
 def test_variances_stay_positive_where_rounding_makes_parameters_one():

@@ -55,6 +55,7 @@ def run(config, context):
             saturation=config.saturation,
             jobs=shared.jobs,
             session_gap=config.session_gap * 3600.0,
+            lines=True,
         )
         for path, reason in screening.rejected:
             record.reject(path, reason)
@@ -200,10 +201,9 @@ def _noise_of_set(groups, screening, record):
     if known.any():
         reference = math.sqrt(float(np.sum(weight[known] * sigma[known] ** 2) / weight[known].sum()))
     else:
-        reference = max(screening.groups[0].spatial, screening.step / math.sqrt(12.0))
+        reference = screening.single_frame_noise
         record.warn(
-            f"no temperature has two frames or they are equal: noise taken from neighbouring pixels ({reference:.3g} ADU),"
-            " which holds the fixed pattern too"
+            f"no temperature has two frames or they are equal: noise {screening.noise_of_single_frames(reference)}"
         )
     factors = np.where(known, sigma / reference, 1.0)
     jitters = np.where(known, sigma**2 - np.array([group.within for group in groups]) ** 2, 0.0)

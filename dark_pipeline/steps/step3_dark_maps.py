@@ -19,6 +19,8 @@ from utils.kernels.pieces import PIECE, in_pieces
 
 TRANSFER_PIXELS, TRANSFER_BRIGHT = 20000, 3000
 """Pixels of each group from which gain and full well are found: of all kinds, and the brightest."""
+GAIN_OFF = 1.3
+"""A given gain that differs by this factor from what the darks show is worth a word."""
 
 
 def run(config, context):
@@ -193,6 +195,12 @@ class MapMaker:
             record.value(
                 "gain from the scatter of darks", 1.0 / t.inverse_gain, "e-/adu", error, section="camera"
             )
+            off = t.inverse_gain / self.inverse_gain
+            if self.gain_given and not 1.0 / GAIN_OFF < off < GAIN_OFF:
+                record.warn(
+                    f"gain {1.0 / self.inverse_gain:.3g} e-/adu (EGAIN, --gain or --detector) is used, scatter of the darks"
+                    f" says {1.0 / t.inverse_gain:.3g} +- {error:.1g}: is it that of stored units?"
+                )
         if math.isfinite(self.full_well):
             record.value("full well above bias", self.full_well, "adu", section="camera")
         record.value("read noise used (median pixel)", math.sqrt(self.read_number), "adu", section="camera")

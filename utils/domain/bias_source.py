@@ -103,7 +103,12 @@ def bias_of_frames(
 
     groups = group_entries(entries, images, temp_tolerance=temp_tolerance)
     screening = screen_groups(
-        groups, adu_scale=adu_scale, saturation=saturation, jobs=options.jobs, session_gap=session_gap
+        groups,
+        adu_scale=adu_scale,
+        saturation=saturation,
+        jobs=options.jobs,
+        session_gap=session_gap,
+        lines=True,
     )
     groups = screening.groups
     known = [(g.sigma, len(g.frames) - 1.0) for g in groups if math.isfinite(g.sigma) and g.sigma > 0]
@@ -111,9 +116,9 @@ def bias_of_frames(
     if known:
         reference = math.sqrt(sum(w * s * s for s, w in known) / sum(w for _, w in known))
     else:
-        reference = max(groups[0].spatial, screening.lsb / math.sqrt(12.0))
+        reference = screening.single_frame_noise
         warnings.append(
-            f"bias: no temperature has two frames, noise taken from neighbouring pixels ({reference:.3g} ADU)"
+            f"bias: no temperature has two frames, noise {screening.noise_of_single_frames(reference)}"
         )
     shape = groups[0].frames.images[0].shape
     pooled = masters.PooledNoise(shape)

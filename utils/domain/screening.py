@@ -35,7 +35,8 @@ class ScreenedGroup:
 
     within : noise of one sample of an ordinary pixel about its frame's level [product ADU], NaN for one frame.
     sigma : the same with the scatter of the frames' levels about temperature and session.
-    spatial : scatter between neighbouring pixels of one frame [product ADU]: noise and fixed pattern together.
+    spatial : where no group has two frames, noise of a sample [product ADU]: what a line through the frames leaves
+    (`Screening.about_lines`), else the scatter between neighbouring pixels, noise and fixed pattern together.
     levels, spreads : (n,) level and scatter of each frame about the group [product ADU].  sessions : (n,) int.
     offsets : (n,) brings each frame to the group's mean temperature and session level [product ADU], or None where
     that is negligible.  reference_level : level of the group [product ADU].
@@ -60,7 +61,7 @@ class Screening:
     adu_scale : stored units per product ADU.  lsb : stored step of integers [product ADU].  continuous : frames hold
     floats, which have no step.
     saturation : [product ADU].  zero : `utils.kernels.zero_level.ZeroLevel`.  tops : `Top` of each group, where samples
-    may tell the saturation.
+    may tell the saturation.  about_lines : the noise of single frames is their scatter about lines in temperature.
     """
 
     groups: list
@@ -72,19 +73,33 @@ class Screening:
     notes: list = field(default_factory=list)
     continuous: bool = False
     tops: list = field(default_factory=list)
+    about_lines: bool = False
 
     @property
     def step(self):
         """Step of the converter [product ADU]: 0 for frames of floats."""
         return 0.0 if self.continuous else self.lsb
 
+    @property
+    def single_frame_noise(self):
+        """Noise of a sample where no group has two frames that differ [product ADU]."""
+        return max(self.groups[0].spatial, self.step / math.sqrt(12.0))
 
-def screen_groups(groups, *, adu_scale=None, saturation=None, jobs=1, session_gap=SESSION_GAP, limits=None):
+    def noise_of_single_frames(self, noise):
+        """Say where that noise comes from."""
+        if self.about_lines:
+            return f"from what lines through the frames leave ({noise:.3g} ADU)"
+        return f"taken from neighbouring pixels ({noise:.3g} ADU), which holds the fixed pattern too"
+
+
+def screen_groups(
+    groups, *, adu_scale=None, saturation=None, jobs=1, session_gap=SESSION_GAP, limits=None, lines=False
+):
     """Screen the groups of one kind of frames of one camera setting.
 
     groups : list of `FrameGroup`.  adu_scale : stored units per product ADU, None = found from the samples.
     saturation : [product ADU], None = SATURATE card, else the value at which samples pile up,
-    never above the converter's maximum.
+    never above the converter's maximum.  lines : pixels follow a line in temperature (bias frames).
     Returns a `Screening`; a group that loses all frames is gone from it.  Raises InputError when no frame is left.
     """
     limits = limits or screen.ScreenLimits()
@@ -98,11 +113,13 @@ def screen_groups(groups, *, adu_scale=None, saturation=None, jobs=1, session_ga
     cuts = np.cumsum([len(group) for group in groups])[:-1]
     sessions = np.split(grouping.sessions_by_time(times, session_gap), cuts)
 
+    about_lines = _scatter_about_lines(groups, samples) / scale if lines else math.nan
     for sample in samples:
         sample.to_product_adu(scale, full, jobs)
     zero = _fit_zero(groups, samples, sessions)
     result = Screening([], scale, factor / scale, full, zero, rejected=unusable, tops=tops)
     result.notes += [f"{path}: {reason}" for path, reason in unusable if reason.startswith(DUPLICATE)]
+    result.about_lines = math.isfinite(about_lines)
     result.continuous = all(image.bitpix < 0 for group in groups for image in group.images)
     refit = False
     for group, sample, session in zip(groups, samples, sessions, strict=True):
@@ -131,7 +148,7 @@ def screen_groups(groups, *, adu_scale=None, saturation=None, jobs=1, session_ga
                 sample.spread,
                 session,
                 sample.reference,
-                sample.spatial,
+                about_lines if result.about_lines else sample.spatial,
             )
         )
     if not result.groups:
@@ -145,6 +162,21 @@ def screen_groups(groups, *, adu_scale=None, saturation=None, jobs=1, session_ga
     for group in result.groups:
         _set_offsets(group, result.zero)
     return result
+
+
+def _scatter_about_lines(groups, samples):
+    """Noise of single frames at three temperatures or more, NaN for others: what lines leave [stored units]."""
+    temperatures = np.array([group.temperature for group in groups])
+    if len(groups) < 3 or any(len(group) > 1 for group in groups) or not np.ptp(temperatures) > 0:
+        return math.nan
+    rows = np.concatenate([sample.rows for sample in samples])
+    flat = rows.reshape(len(rows), -1)[:, :: max(1, rows.size // NOISE_VALUES)].astype(np.float64)
+    flat = flat[:, np.isfinite(flat).all(axis=0)]
+    design = np.column_stack([np.ones(len(groups)), temperatures - temperatures.mean()])
+    left = flat - design @ np.linalg.lstsq(design, flat, rcond=None)[0]
+    # The zero level jitters in all pixels alike.
+    left -= np.median(left, axis=1, keepdims=True) if left.size else 0.0
+    return noise.pooled_scatter(left) * math.sqrt((len(groups) - 1.0) / (len(groups) - 2.0))
 
 
 def _judge(group, sample, session, result, limits):
