@@ -201,6 +201,30 @@ def test_group_means_are_cleaned_of_hits_and_their_noise_is_measured():
     )
 
 
+def test_sums_of_rows_are_joined_to_those_of_whole_frames():
+    rng = np.random.default_rng(4)
+    expected, epoch = changes.FrameNoise(1e-5, 1e-4), np.repeat(np.arange(3), 4)
+    frames = 1.0 + 0.01 * rng.standard_normal((12, 30, 20)).astype(np.float32)
+    frames[5, 12, 3] += 1.0
+    frames[7, 2, 2] = np.nan
+
+    def added(rows):
+        means = changes.GroupMeans((rows.stop - rows.start, 20), [expected] * 12, epoch, forgive_step=True)
+        for frame in frames:
+            means.add(frame[rows].copy())
+        means.flush()
+        return means
+
+    whole = added(slice(0, 30)).finish()
+    joined = changes.GroupMeans((30, 20), [expected] * 12, epoch, forgive_step=True)
+    for rows in (slice(11, 30), slice(0, 11)):
+        joined.join(rows, added(rows))
+    found = joined.finish()
+    assert whole.hits >= 1
+    for name, value in vars(whole).items():
+        np.testing.assert_array_equal(value, getattr(found, name), err_msg=name)
+
+
 def test_smooth_part_takes_a_film_and_leaves_a_spot():
     rng = np.random.default_rng(10)
     shape = (128, 160)

@@ -1,5 +1,6 @@
 """From a folder of flats (and darks) to what ails the detector: damaged pixels, hot pixels, films."""
 
+import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -128,7 +129,7 @@ def follow(config, record, campaign, damage):
 
         numbers = damage_tables.numbers_of(campaign.sets)
         for made, stage, number in zip(campaign.changes, stages, numbers, strict=True):
-            writer = _NormWriter(config, record, made, number) if config.keep_norm else None
+            writer = _norm_writer(config, record, made.flats, number) if config.keep_norm else None
             look = damage_report.looker(config, record, made, stage, temperatures, number)
             found = flat_outliers.follow(
                 made,
@@ -143,7 +144,7 @@ def follow(config, record, campaign, damage):
             damage.outliers.append(found)
             for one in (writer, look):
                 if one is not None:
-                    one.list_products()
+                    one.list_products(record)
             _tell(record, found)
         next(ticks, None)
         damage.rows = damage_tables.classified(damage.outliers)
@@ -184,37 +185,53 @@ def _tell(record, found):
             )
 
 
+@dataclass(frozen=True, eq=False)
 class _NormWriter:
-    """Writes each flat over its level; called in the workers, which share nothing but the names."""
+    """Writes each flat over its level; called in the workers.
 
-    def __init__(self, config, record, made, numbers):
-        self.record, self.made = record, made
-        folder = config.output_dir / (NORM_REDUCED if config.reduce else NORM)
-        self.frames = damage_tables.frames_of(made.flats)
-        self.paths = {
-            place: record.claim(folder / f"{numbers[place]:04d}_norm.fits") for place in self.frames
-        }
+    frames : place -> (`FrameGroup` of the one flat, its level [ADU], what was subtracted).  paths : place -> file.
+    """
+
+    frames: dict
+    paths: dict
+    filter: str
+    adu_scale: float
+
+    def only(self, places):
+        """Return the same for the flats at some places, with absolute paths."""
+        paths = {place: os.path.abspath(self.paths[place]) for place in places}
+        return replace(self, frames={place: self.frames[place] for place in places}, paths=paths)
 
     def __call__(self, place, value, sigma, full):
-        entry, group, index = self.frames[place]
-        one = group.frames.subset([index])
+        one, level, origin = self.frames[place]
         cards = {
             **one.cards(),
-            "FILTER": (self.made.flats.filter, "filter"),
-            "ADUSCALE": (self.made.flats.adu_scale, "stored units per ADU"),
-            "LEVEL": (float(group.levels[index]), "[adu] level that the flat was divided by"),
-            "PEDESTAL": (group.origin[:60], "what was subtracted"),
+            "FILTER": (self.filter, "filter"),
+            "ADUSCALE": (self.adu_scale, "stored units per ADU"),
+            "LEVEL": (level, "[adu] level that the flat was divided by"),
+            "PEDESTAL": (origin[:60], "what was subtracted"),
         }
         dq = np.where(full, np.int16(DQ.SATURATED), np.int16(0))
         write_product(
             self.paths[place], value, prodtype="FLAT_NORMALIZED", unit="", cards=cards, uncert=sigma, dq=dq,
-            inputs=one.inputs([entry["datasum"]]),
+            inputs=one.inputs([one.entries[0]["datasum"]]),
         )  # fmt: skip
 
-    def list_products(self):
+    def list_products(self, record):
         """Enter all files into the record."""
         for path in self.paths.values():
-            self.record.add_product(path, "FLAT_NORMALIZED")
+            record.add_product(path, "FLAT_NORMALIZED")
+
+
+def _norm_writer(config, record, flats, numbers):
+    """`_NormWriter` of the flats of a filter; their names are claimed."""
+    folder = config.output_dir / (NORM_REDUCED if config.reduce else NORM)
+    frames = {
+        place: (group.frames.subset([k]), float(group.levels[k]), group.origin)
+        for place, (_, group, k) in damage_tables.frames_of(flats).items()
+    }
+    paths = {place: record.claim(folder / f"{numbers[place]:04d}_norm.fits") for place in frames}
+    return _NormWriter(frames, paths, flats.filter, flats.adu_scale)
 
 
 def separate(config, record, campaign, damage, reference):

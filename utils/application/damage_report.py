@@ -1,5 +1,7 @@
 """Tables, pictures, logs and the report of the degradation analysis."""
 
+import os
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -73,28 +75,35 @@ def planned(config):
     )
 
 
+@dataclass(frozen=True, eq=False)
 class Looker:
-    """Draws the difference map of every flat; called in the workers."""
+    """Draws the difference map of every flat; called in the workers.
 
-    def __init__(self, config, record, made, folders, numbers):
-        self.record, self.made, self.paths = record, made, {}
-        for place, (entry, _, _) in damage_tables.frames_of(made.flats).items():
-            name = f"diffmap_{numbers[place]:04d}_{Path(entry['original_path']).name.split('.')[0]}.png"
-            own = (config.output_dir / BY_TEMPERATURE / folders[place], config.output_dir / BY_TIME)
-            self.paths[place] = [record.claim(folder / name) for folder in own]
+    paths : place -> files, against flats of its temperature and of any.  moments : place -> time in words.
+    used : (ny, nx) bool, pixels that are looked at.
+    """
+
+    paths: dict
+    moments: dict
+    used: np.ndarray
+
+    def only(self, places):
+        """Return the same for the flats at some places, with absolute paths."""
+        paths = {place: [Path(os.path.abspath(one)) for one in self.paths[place]] for place in places}
+        return replace(self, paths=paths, moments={place: self.moments[place] for place in places})
 
     def __call__(self, place, across, change, outliers):
         """Draw one flat against the earliest, of its temperature or (across) of any."""
-        change = np.where(self.made.weight > 0, change, np.nan)
+        change = np.where(self.used, change, np.nan)
         where = np.divmod(outliers.pixels, change.shape[1])
-        title = f"{change_tables.moment(self.made.flats, place)}: {counted(outliers.pixels.size, 'outlier')}"
+        title = f"{self.moments[place]}: {counted(outliers.pixels.size, 'outlier')}"
         figure = damage_figures.difference_map(change, title, *where)
         write_bytes(self.paths[place][across], [png_bytes(figure)])
 
-    def list_products(self):
+    def list_products(self, record):
         """Enter the pictures that were drawn into the record, without the report."""
         for path in (path for pair in self.paths.values() for path in pair if path.exists()):
-            self.record.add_product(path, "FIGURE", caption="", section="")
+            record.add_product(path, "FIGURE", caption="", section="")
 
 
 def looker(config, record, made, stage, temperatures, numbers):
@@ -103,7 +112,13 @@ def looker(config, record, made, stage, temperatures, numbers):
         return None
     names = damage_tables.stage_labels(temperatures)
     folders = {int(p): names[stage[k]] for k, group in enumerate(made.flats.groups) for p in group.order}
-    return Looker(config, record, made, folders, numbers)
+    paths = {}
+    for place, (entry, _, _) in damage_tables.frames_of(made.flats).items():
+        name = f"diffmap_{numbers[place]:04d}_{Path(entry['original_path']).name.split('.')[0]}.png"
+        own = (config.output_dir / BY_TEMPERATURE / folders[place], config.output_dir / BY_TIME)
+        paths[place] = [record.claim(folder / name) for folder in own]
+    moments = {place: change_tables.moment(made.flats, place) for place in paths}
+    return Looker(paths, moments, made.weight > 0)
 
 
 def write(config, record, campaign, damage):

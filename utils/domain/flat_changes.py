@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from utils.domain.epoch_sums import average_epochs, to_adu
 from utils.fits_io.frame_stack import FrameStack
 from utils.kernels import changes, epochs, film, regions, significance, templates, trends
 
@@ -85,25 +86,6 @@ class SetChanges:
         return significance.threshold_for(wanted, self.good_pixels, self.contrasts.scores(), self.information)
 
 
-def read_frame(stack, index, pedestal, saturation=math.inf):
-    """Read one frame: (ny, nx) float32 [product ADU] less the pedestal, and which samples are saturated."""
-    image = stack.images[index]
-    raw = np.empty(stack.shape, stack.stored_type(index))
-    stack.read_rows(index, 0, raw)
-    return _to_adu(raw, image, stack.adu_scale, pedestal, saturation)
-
-
-def _to_adu(raw, image, scale, pedestal, saturation=math.inf):
-    values = raw.astype(np.float32)
-    if image.blank is not None and raw.dtype.kind in "iu":
-        values[raw == image.blank] = np.nan
-    values *= np.float32(image.bscale / scale)
-    values += np.float32(image.bzero / scale)
-    full = values >= np.float32(saturation)
-    values -= pedestal
-    return values, full
-
-
 def changes_of(
     flats, spool, *, session_gap=SESSION_GAP, jobs=1, memory_limit=2 << 30, progress=None, forgive_step=False
 ):
@@ -120,9 +102,10 @@ def changes_of(
     number, reference = 0, {}
     for index, group in enumerate(flats.groups):
         known = reference.get(group.family)
-        result = _average(
-            group, epoch_of[group.order], flats, jobs, memory_limit, progress, known, forgive_step
-        )
+        result = average_epochs(
+            group, epoch_of[group.order], flats, jobs=jobs, memory_limit=memory_limit, progress=progress,
+            reference=known, forgive_step=forgive_step,
+        )  # fmt: skip
         reference.setdefault(group.family, result.reference)
         for k, change in enumerate(result.changes):
             spool.put((flats.filter, number), change)
@@ -162,23 +145,6 @@ def changes_of(
     for result in results:
         result.quiet = None
     return made
-
-
-def _average(group, epoch, flats, jobs, memory_limit, progress, reference, forgive_step):
-    shape = tuple(group.frames.images[0].shape)
-    means = changes.GroupMeans(shape, group.noise, epoch, forgive_step)
-    full_count = np.zeros(shape, np.uint16)
-    with FrameStack(
-        group.frames.images, adu_scale=flats.adu_scale, jobs=jobs, memory_limit=memory_limit
-    ) as stack:
-        for index in range(len(group)):
-            frame, full = read_frame(stack, index, group.pedestal, flats.saturation)
-            full_count += full
-            frame *= np.float32(1.0 / group.levels[index])
-            means.add(frame)
-            if progress is not None:
-                progress(1)
-    return means.finish(full_count > max(1, len(group) // 10), reference)
 
 
 def _common_weight(results, groups):
@@ -291,7 +257,7 @@ def _series(made, found, progress):
                     raw = np.empty((box.bottom - box.top, made.shape[1]), stack.stored_type(index))
                     stack.read_rows(index, box.top, raw)
                     pedestal = group.pedestal if np.ndim(group.pedestal) == 0 else group.pedestal[box.area()]
-                    part, _ = _to_adu(
+                    part, _ = to_adu(
                         raw[:, box.left : box.right], stack.images[index], stack.adu_scale, pedestal
                     )
                     y = part[box.inside] / (group.levels[index] * reference) - 1.0

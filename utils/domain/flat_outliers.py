@@ -1,11 +1,16 @@
 """Every flat against the earliest ones, pixel by pixel: outliers at its own temperature and whatever the temperature."""
 
 import math
-from dataclasses import dataclass, field
+import pickle
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from utils.domain import flat_changes
+from utils.domain.epoch_sums import read_frame
+from utils.domain.frame_groups import FrameGroup
+from utils.fits_io import cluster
+from utils.fits_io.cluster_stack import as_sent
 from utils.fits_io.frame_stack import FrameStack
 from utils.fits_io.workers import in_workers
 from utils.kernels import changes, film, groups, pixel_damage
@@ -134,19 +139,24 @@ def follow(made, links, stage, temperatures, *, write=None, look=None, jobs=1, p
     made : `SetChanges`.  links : of `link_groups`.  stage, temperatures : of `temperature_stages`.
     write : called with (place, value, sigma, saturated) of each normalised flat, in the worker; None: not wanted.
     look : called there with (place, across, change (ny, nx), `Outliers`), across = whatever the temperature; or None.
+    Both have ``only(places)``, the same for some flats, which can be sent to another machine.
     Returns `SetOutliers`.
     """
     limit = pixel_damage.outlier_limit(made.good_pixels)
-    parts = []
-    for index, group in enumerate(made.flats.groups):
-        cuts = range(0, len(group), min(FRAMES_AT_ONCE, max(4, -(-len(group) // max(jobs, 1)))))
-        parts += [(index, start, min(start + cuts.step, len(group))) for start in cuts]
-
-    def prepare():
-        return lambda part: list(_Follower(made, links, limit, part[0], write, look).facts(*part[1:]))
-
     told = None if progress is None else (lambda found: progress(len(found)))
-    facts = [one for found in in_workers(prepare, parts, jobs, told) for one in found]
+    if cluster.connected():
+        facts = _follow_on_cluster(made, links, limit, write, look, told)
+    else:
+        parts = [
+            (index, *cut)
+            for index, group in enumerate(made.flats.groups)
+            for cut in _cuts(len(group), max(jobs, 1))
+        ]
+
+        def prepare():
+            return lambda part: list(_Follower(made, links, limit, part[0], write, look).facts(*part[1:]))
+
+        facts = [one for found in in_workers(prepare, parts, jobs, told) for one in found]
     facts.sort(key=lambda one: one.place)
     result = SetOutliers(made, limit, links, stage, temperatures, facts)
     most = min(MOST_OUTLIERS * made.good_pixels, MOST_LISTED)
@@ -154,6 +164,59 @@ def follow(made, links, stage, temperatures, *, write=None, look=None, jobs=1, p
         one.place for one in facts if max(one.own.pixels.size, one.across.pixels.size) > max(most, 20)
     ]
     return result
+
+
+def _cuts(count, workers):
+    """(start, stop) of the flats of a group that one worker takes in one go."""
+    step = min(FRAMES_AT_ONCE, max(4, -(-count // workers)))
+    return [(start, min(start + step, count)) for start in range(0, count, step)]
+
+
+def _follow_on_cluster(made, links, limit, write, look, told):
+    """List of `FlatFacts` from the workers of a cluster, one group after the other.
+
+    What the flats of a group share is several planes: it goes by a file beside the spool of the changes.
+    """
+    facts = []
+    for index, group in enumerate(made.flats.groups):
+        places = [int(place) for place in group.order]
+        shared = (
+            _of_group(made, index), {index: links[index]}, limit, index,
+            *(None if one is None else one.only(places) for one in (write, look)),
+        )  # fmt: skip
+        with cluster.shared_file(made.spool.folder, shared) as path:
+            done = cluster.units(
+                _followers_at_work, (path,), _cuts(len(group), 2 * cluster.threads()),
+                what="flats, pixel by pixel", total=len(group), weight=len, witness=path,
+            )  # fmt: skip
+            for _, found in done:
+                facts += found
+                if told is not None:
+                    told(found)
+    return facts
+
+
+def _of_group(made, index):
+    """The part of `SetChanges` that the flats of one group need, as it is sent."""
+    group = made.flats.groups[index]
+    sent = replace(group, frames=FrameGroup(group.frames.entries, as_sent(group.frames.images)))
+    nothing = replace(group, frames=FrameGroup([], []), pedestal=0.0)
+    groups = [sent if k == index else nothing for k in range(len(made.flats.groups))]
+    results = [
+        result if k == index else replace(result, reference=None) for k, result in enumerate(made.results)
+    ]
+    keys = [(made.flats.filter, int(number)) for number in np.flatnonzero(made.owner == index)]
+    return replace(
+        made, flats=replace(made.flats, groups=groups), results=results, spool=made.spool.as_sent(keys),
+        contrasts=None, bank=[],
+    )  # fmt: skip
+
+
+@contextmanager
+def _followers_at_work(path, memory_limit):
+    with open(path, "rb") as stream:
+        made, links, limit, index, write, look = pickle.load(stream)
+    yield lambda cut: list(_Follower(made, links, limit, index, write, look).facts(*cut))
 
 
 class _Follower:
@@ -191,7 +254,7 @@ class _Follower:
                 yield self._judge(index, frame, mean, spread)
 
     def _read(self, stack, index):
-        frame, full = flat_changes.read_frame(stack, index, self.group.pedestal, self.made.flats.saturation)
+        frame, full = read_frame(stack, index, self.group.pedestal, self.made.flats.saturation)
         frame *= np.float32(1.0 / self.group.levels[index])
         return frame, full
 

@@ -10,6 +10,7 @@ import logging
 import os
 import pickle
 import signal
+import tempfile
 import time
 import uuid
 import warnings
@@ -21,6 +22,7 @@ from pathlib import Path
 
 from utils.errors import InputError, OptionError, ScarceError
 from utils.fits_io import cluster_unit
+from utils.fits_io.atomic import output_error
 from utils.fits_io.held_signals import HeldSignals
 
 RESULT_BYTES = 4 << 20
@@ -131,6 +133,22 @@ def in_batches(function, common, items, each_bytes, *, what, witness=None):
 @contextmanager
 def _calling(function, common, memory_limit):
     yield lambda batch: function(*common, batch)
+
+
+@contextmanager
+def shared_file(folder, content):
+    """Write what units share to a temporary file that all machines see; gives its path, for units that unpickle it.
+
+    For arrays of many MB, which are no burden for the scheduler that way.  Raises OutputError on a full disk.
+    """
+    with tempfile.NamedTemporaryFile(dir=folder, prefix=".share-") as stream:
+        try:
+            pickle.dump(content, stream, protocol=5)
+            stream.flush()
+            os.fsync(stream.fileno())
+        except OSError as error:
+            raise output_error(error, folder) or error from error
+        yield os.path.abspath(stream.name)
 
 
 def _counted(results, weight):

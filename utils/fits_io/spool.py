@@ -3,9 +3,11 @@
 import math
 import os
 import tempfile
+from dataclasses import dataclass
 
 import numpy as np
 
+from utils.fits_io import cluster
 from utils.fits_io.atomic import make_folder, output_error
 
 
@@ -22,8 +24,10 @@ class ArraySpool:
 
     def __enter__(self):
         make_folder(self._folder)
+        # Workers of a cluster open it by its name.
+        temporary = tempfile.NamedTemporaryFile if cluster.connected() else tempfile.TemporaryFile
         # Unbuffered: what a full disk did not take would be tried again, and fail again, when the file is closed.
-        self._file = tempfile.TemporaryFile(dir=self._folder, prefix=".spool-", buffering=0)
+        self._file = temporary(dir=self._folder, prefix=".spool-", buffering=0)
         return self
 
     def __exit__(self, *exc):
@@ -75,13 +79,40 @@ class ArraySpool:
         """Return a copy of some of the array under the key, by a slice of its flat elements; workers may call it."""
         if key in self._kept:
             return self._kept[key].reshape(-1)[part].copy()
-        place, dtype, shape = self._places[key]
-        start, stop, _ = part.indices(math.prod(shape))
-        array = np.empty(stop - start, dtype)
-        target, position = memoryview(array).cast("B"), place + start * dtype.itemsize
-        while target:
-            got = os.preadv(self._file.fileno(), [target], position)
-            if got == 0:
-                raise OSError(f"temporary file in {self._folder} is shorter than what was written")
-            target, position = target[got:], position + got
-        return array
+        return _part(self._file.fileno(), self._places[key], part, self._folder)
+
+    @property
+    def folder(self):
+        """Folder of the temporary file."""
+        return self._folder
+
+    def as_sent(self, keys):
+        """Return what workers of a cluster read the arrays of some keys with: `SpoolFile`."""
+        os.fsync(self._file.fileno())
+        return SpoolFile(os.path.abspath(self._file.name), {key: self._places[key] for key in keys})
+
+
+@dataclass(frozen=True)
+class SpoolFile:
+    """The file of an `ArraySpool` on another machine.  path : absolute.  places : key -> (first byte, dtype, shape)."""
+
+    path: str
+    places: dict
+
+    def part(self, key, part):
+        """As `ArraySpool.part`."""
+        with open(self.path, "rb", buffering=0) as file:
+            return _part(file.fileno(), self.places[key], part, self.path)
+
+
+def _part(descriptor, place, part, where):
+    first, dtype, shape = place
+    start, stop, _ = part.indices(math.prod(shape))
+    array = np.empty(stop - start, dtype)
+    target, position = memoryview(array).cast("B"), first + start * dtype.itemsize
+    while target:
+        got = os.preadv(descriptor, [target], position)
+        if got == 0:
+            raise OSError(f"temporary file {where} is shorter than what was written")
+        target, position = target[got:], position + got
+    return array

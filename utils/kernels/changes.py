@@ -81,7 +81,7 @@ class GroupMeans:
 
     shape : (ny, nx).  expected : list of `FrameNoise`, one a frame, in order of time.  epochs : (n,) int, not falling.
     forgive_step : a pixel that changed once is not taken for a noisy one.
-    Call `add` with each frame in that order, then `finish`.
+    Call `add` with each frame in that order, or `join` the sums of rows that others have added, then `finish`.
     """
 
     def __init__(self, shape, expected, epochs, forgive_step=False):
@@ -146,19 +146,35 @@ class GroupMeans:
             self.quiet_information += information
         self._last = frame
 
+    def flush(self):
+        """Take the frames that wait for a neighbour: after the last one, before `join`."""
+        if len(self._window) == 3:
+            self._take(self._clean(self._window[2], *self._window[:2]))
+        else:
+            for frame in self._window:
+                self._take(frame)
+        self._window, self._last = [], None
+
+    def join(self, rows, part):
+        """Put the sums of some rows of all frames in their place; part : `GroupMeans` of these rows, flushed."""
+        for name in ("bad", "squares", "quiet", "largest"):
+            if getattr(self, name) is not None:
+                getattr(self, name)[rows] = getattr(part, name)
+        for epoch, plane in part.sums.items():
+            if epoch not in self.sums:
+                self.sums[epoch] = np.zeros(self.shape, np.float32)
+            self.sums[epoch][rows] = plane
+        self.hits += part.hits
+        self.quiet_information = part.quiet_information
+
     def finish(self, bad=None, reference=None):
         """Return the `GroupChange`.
 
         bad : (ny, nx) bool, pixels known to be unusable, or None.  reference : (ny, nx) of another group, to compare all
         epochs with; None = the first epoch.
         """
+        self.flush()
         n = len(self.expected)
-        if len(self._window) == 3:
-            self._take(self._clean(self._window[2], *self._window[:2]))
-        else:
-            for frame in self._window:
-                self._take(frame)
-        self._window = []
         epochs = np.array(sorted(self.sums))
         information = np.array([(1.0 / self.variance[self.epochs == e]).sum() for e in epochs])
         means = [self.sums.pop(int(e)) for e in epochs]
