@@ -43,6 +43,7 @@ validate: .venv/dev.stamp
 	$(PY) -m benchmarks.validate_dark
 	$(PY) -m benchmarks.validate_structure
 	$(PY) -m benchmarks.validate_degradation
+	$(PY) -m benchmarks.validate_use
 
 # Readers given anything at all, 10,000 cases each: minutes instead of the seconds that `make test` spends on them.
 fuzz: .venv/dev.stamp

@@ -6,10 +6,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from utils.application.command import run_command
+from utils.domain.campaign_errors import TYPICAL, Camera, Frames, cheapest, information, known
 from utils.domain.detector import Detector, Measured
+from utils.kernels import plan_errors
 from utils.plan_campaign import main
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -34,9 +37,9 @@ def test_command_prints_the_errors_and_the_cheapest_plan():
     assert lines[0].startswith("camera: gain 1 e-/adu, read noise 2.5 adu")
     assert sum(line.startswith("dark current") for line in lines) == 18
     assert any(line.startswith("cheapest plan, ") for line in lines)
-    # 20 biases of 2.5 ADU at three temperatures: 2.5 / sqrt(60) in the middle.
+    # 20 biases of 2.5 ADU, and the converter's step, at three temperatures: noise / sqrt(60) in the middle.
     middle = next(line for line in lines if line.startswith("bias ") and " -10 " in line)
-    assert float(middle.split()[5]) == pytest.approx(2.5 / 60**0.5, rel=1e-3)
+    assert float(middle.split()[5]) == pytest.approx(((2.5**2 + 1 / 12) / 60) ** 0.5, rel=1e-3)
 
 
 def test_folder_gets_tables_picture_and_report(tmp_path):
@@ -88,3 +91,38 @@ def test_a_plan_that_cannot_determine_the_model_is_said(capsys, tmp_path):
 def test_nonsense_is_refused_in_one_line(words, capsys):
     assert run(*words) == 2
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_cheapest_plan_meets_what_is_wanted_and_costs_more_for_more():
+    at = ((-15.0, 5.0), (10.0,))
+    camera = Camera(**TYPICAL, origin="typical")
+    hours = []
+    for wanted in (0.05, 0.01, 0.002):
+        plan = Frames((-20.0, 0.0, 10.0), (5.0, 60.0))
+        rows, reasons = cheapest(camera, plan, at, {"bias": 0.5, "dark": wanted, "flat": None})
+        assert reasons == []
+        hours.append(sum(row["hours"] for row in rows))
+        counts = {(row["kind"], row["temperature"], row["exposure"]): row["frames"] for row in rows}
+        terms, law = information(camera, plan)
+        told = np.tensordot([counts.get(group, 0) for group in plan.groups], terms, 1)
+        root = plan_errors.known_root(told, known(camera))
+        for t in at[0]:
+            assert plan_errors.error_along(root, np.array([0, 0, 0, 1.0, t])) <= 0.5 * (1 + 1e-6)
+            direction = plan_errors.dark_direction(law, t, 10.0)[0]
+            assert plan_errors.error_along(root, direction) <= wanted * (1 + 1e-6)
+    assert hours == sorted(hours)
+    assert hours[2] > 4 * hours[1]
+
+
+def test_what_other_pixels_tell_counts_only_where_the_plan_lets_them_tell():
+    camera = Camera(**TYPICAL, origin="typical")
+    for temps, finite in (((-10.0, 10.0), True), ((5.0,), False)):
+        plan = Frames(temps, (5.0, 60.0))
+        plan.groups = [("bias", -10.0, 0.0), ("bias", 10.0, 0.0), *(g for g in plan.groups if g[0] == "dark")]
+        terms, law = information(camera, plan)
+        told = np.tensordot(np.full(len(terms), 10.0), terms, 1)
+        direction = plan_errors.dark_direction(law, 0.0, 5.0)[0]
+        error = plan_errors.error_along(plan_errors.known_root(told, known(camera)), direction)
+        assert np.isfinite(error) == finite
+        if finite:
+            assert error < 0.7 * plan_errors.error_along(plan_errors.covariance_root(told), direction)

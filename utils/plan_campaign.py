@@ -9,7 +9,15 @@ from pathlib import Path
 
 from utils.application.command import run_command
 from utils.application.options import CommandParser, both, parse_numbers, positive_integer, positive_number
-from utils.domain.campaign_errors import TYPICAL, Camera, Frames, cheapest, expected_errors, information
+from utils.domain.campaign_errors import (
+    TYPICAL,
+    Camera,
+    Frames,
+    cheapest,
+    expected_errors,
+    information,
+    known,
+)
 from utils.errors import OptionError
 
 COLUMNS = {
@@ -276,7 +284,7 @@ def _figure(camera, plan, at):
 
     temps = np.linspace(min(*plan.temps, *at[0]), max(*plan.temps, *at[0]), 25)
     terms, law = information(camera, plan)
-    root = plan_errors.covariance_root(np.tensordot(np.array(plan.counts(), float), terms, 1)[None])
+    root = plan_errors.known_root(np.tensordot(np.array(plan.counts(), float), terms, 1)[None], known(camera))
     series = []
     for number, e in enumerate(at[1]):
         directions = [e * plan_errors.dark_direction(law, t, e) + np.array([0, 0, 0, 1.0, t]) for t in temps]

@@ -16,6 +16,10 @@ TYPICAL = {
     "doubling": 6.0,
 }
 """A cooled CMOS camera of today [e-/ADU, ADU, ADU, ADU/s, degC, degC]."""
+STEP_VARIANCE = 1.0 / 12.0
+"""Of a sample by the step of the converter, which the read noise leaves out [ADU^2]."""
+B_SCATTER, GAMMA_SCATTER = 0.03, 0.01
+"""Scatter over the pixels of a sensor: of B relative to itself, of gamma.  The fit learns it and draws pixels to it."""
 HOT = 100.0
 """A hot pixel has so many times the dark rate of an ordinary one."""
 
@@ -72,7 +76,7 @@ def information(camera, plan, factor=1.0):
         np.zeros(1),
         camera.rate_temp,
     )
-    read = camera.read_noise**2
+    read = camera.read_noise**2 + STEP_VARIANCE
     terms = np.zeros((len(plan.groups), 5, 5))
     for term, (kind, temperature, exposure) in zip(terms, plan.groups, strict=True):
         if kind == "bias":
@@ -84,6 +88,12 @@ def information(camera, plan, factor=1.0):
     return terms, law
 
 
+def known(camera):
+    """Information (5, 5) on B and gamma of a pixel that the other pixels bring: `plan_errors.known_root`."""
+    scatter = B_SCATTER * math.log(2.0) / camera.doubling
+    return np.diag([0.0, scatter**-2, GAMMA_SCATTER**-2, 0.0, 0.0])
+
+
 def expected_errors(camera, plan, at):
     """Rows of the table: what each product will be and how well it will be known; ``at`` : temperatures, exposures."""
     rows = []
@@ -91,7 +101,7 @@ def expected_errors(camera, plan, at):
         terms, law = information(camera, plan, factor)
         counts = np.array(plan.counts(), float)
         bias = np.array([kind == "bias" for kind, _, _ in plan.groups])
-        root = plan_errors.covariance_root(np.tensordot(counts, terms, 1)[None])
+        root = plan_errors.known_root(np.tensordot(counts, terms, 1)[None], known(camera))
         if factor == 1.0:
             alone = np.tensordot(counts[bias], terms[bias], 1)[None, 3:, 3:]
             alone = plan_errors.covariance_root(alone)
@@ -109,7 +119,9 @@ def expected_errors(camera, plan, at):
                 rows.append(_row("bias + dark of a frame", pixel, t, e, rate * e, error, "adu"))
     if plan.flat:
         level = plan.flat_level or 0.5 * camera.full_well
-        error = plan_errors.flat_error(level, plan.flat, camera.read_noise**2, 1.0 / camera.gain)
+        error = plan_errors.flat_error(
+            level, plan.flat, camera.read_noise**2 + STEP_VARIANCE, 1.0 / camera.gain
+        )
         rows.append(
             _row(f"master flat of {plan.flat} at {level:g} adu", "ordinary", None, None, 1.0, error, "")
         )
@@ -146,10 +158,12 @@ def cheapest(camera, plan, at, wanted):
         # Only the bias is asked for: darks tell nothing of it that is worth their time.
         chosen = [index for index, group in enumerate(plan.groups) if group[0] == "bias"]
         terms, targets = terms[chosen][:, 3:, 3:], [(d[3:], w) for d, w in targets]
+        prior = None
     else:
+        prior = known(camera)
         chosen = list(range(len(plan.groups)))
     if targets:
-        counts = plan_errors.cheapest_counts(terms, np.array(plan.cost())[chosen], targets)
+        counts = plan_errors.cheapest_counts(terms, np.array(plan.cost())[chosen], targets, prior=prior)
         if counts is None:
             reasons.append(
                 "temperatures and exposures of the plan do not determine the model: more of them are needed"
@@ -164,6 +178,8 @@ def cheapest(camera, plan, at, wanted):
                     )
     if wanted["flat"]:
         level = plan.flat_level or 0.5 * camera.full_well
-        n = plan_errors.flat_frames(level, wanted["flat"] / 100.0, camera.read_noise**2, 1.0 / camera.gain)
+        n = plan_errors.flat_frames(
+            level, wanted["flat"] / 100.0, camera.read_noise**2 + STEP_VARIANCE, 1.0 / camera.gain
+        )
         rows.append({"kind": f"flat at {level:g} adu", "frames": n, "hours": n * plan.overhead / 3600.0})
     return rows, reasons

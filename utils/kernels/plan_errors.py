@@ -79,6 +79,15 @@ def covariance_root(information):
     return np.where(told[..., None, None], root, np.inf)
 
 
+def known_root(information, prior):
+    """Root of the covariance where something is known beside the frames, as `covariance_root`.
+
+    prior : (p, p) information on what the frames tell of all pixels together, so that it counts only where they tell it.
+    """
+    free = covariance_root(information)
+    return np.where(np.isfinite(free), covariance_root(information + prior), np.inf)
+
+
 def error_along(root, direction):
     """1 sigma of ``direction . parameters``; direction (m, p) or (p,); infinite where the data do not tell."""
     told = np.isfinite(root).all(axis=(-1, -2))
@@ -107,11 +116,12 @@ def flat_frames(level, wanted, read_variance, inverse_gain):
     return int(np.ceil((read_variance + inverse_gain * level) / (level * wanted) ** 2 - 1e-9))
 
 
-def cheapest_counts(terms, cost, targets, least=3):
+def cheapest_counts(terms, cost, targets, least=3, prior=None):
     """Numbers of frames of each group, at the least cost that meets every target.
 
     terms : (n, p, p) information of one frame of each group.  cost : (n,) of one frame [s].
     targets : list of (direction (p,), wanted sigma).  least : frames of a group that is taken at all.
+    prior : as for `known_root`, None for nothing.
     The problem in real numbers is convex; groups that want fewer than ``least`` frames are left out where that costs
     next to nothing, the others are rounded up, and frames that rounding made superfluous are taken away again.
     Returns counts (n,) int, or None where not even unlimited frames of all groups meet the targets.
@@ -119,7 +129,8 @@ def cheapest_counts(terms, cost, targets, least=3):
     terms, cost = np.asarray(terms, float), np.asarray(cost, float)
     directions = np.array([direction for direction, _ in targets], float)
     wanted = np.array([sigma for _, sigma in targets], float)
-    problem = (terms, cost, directions, wanted)
+    prior = 0.0 if prior is None else prior
+    problem = (terms, cost, directions, wanted, prior)
     counts = _to_meet(np.ones(len(terms)), *problem)
     if counts is None:
         return None
@@ -140,28 +151,35 @@ def cheapest_counts(terms, cost, targets, least=3):
     return whole
 
 
-def _ratios(counts, terms, _cost, directions, wanted):
+def _ratios(counts, terms, _cost, directions, wanted, prior=0.0):
     """Error of each target over what is wanted."""
-    return error_along(covariance_root(np.tensordot(counts, terms, 1)), directions) / wanted
+    return error_along(known_root(np.tensordot(counts, terms, 1), prior), directions) / wanted
 
 
 def _to_meet(counts, *problem):
     """Counts times the factor that just meets all targets, or None."""
-    worst = float(_ratios(counts, *problem).max())
-    return counts * worst * worst if np.isfinite(worst) else None
+    for _ in range(200):
+        worst = float(_ratios(counts, *problem).max())
+        if not np.isfinite(worst):
+            return None
+        # What is known beside the frames does not grow with them: one step is not enough then.
+        counts = counts * worst * worst
+        if abs(worst - 1.0) < 1e-9:
+            return counts
+    return counts if worst <= 1.0 + 1e-6 else None
 
 
-def _relaxed(counts, terms, cost, directions, wanted, rounds=2000):
+def _relaxed(counts, terms, cost, directions, wanted, prior=0.0, rounds=2000):
     """Real numbers of frames near the least cost: multiplicative updates of counts and of the targets' prices.
 
     At the optimum a frame of every group that is taken earns its cost: ``sum_k price_k d(var_k / wanted_k^2) / dn = cost``.
     Reference: Yu, Annals of Statistics 38 (2010) 1593, for one target.
     """
-    problem = (terms, cost, directions, wanted)
+    problem = (terms, cost, directions, wanted, prior)
     price = np.full(len(wanted), (cost @ counts) / len(wanted))
     best = counts
     for _ in range(rounds):
-        root = covariance_root(np.tensordot(counts, terms, 1))
+        root = known_root(np.tensordot(counts, terms, 1), prior)
         if not np.isfinite(root).all():
             break
         reach = (directions @ root) @ root.T / wanted[:, None]
