@@ -184,13 +184,14 @@ def _tile_levels(maps, bright, grid):
 
     NaN where a tenth of them is saturated: what is left would be a choice of the faint.
     """
-    steady = ~bright
-    for dq in maps.dqs:
+    dqs = [dq[grid.cut] for dq in maps.dqs]
+    steady = ~bright[grid.cut]
+    for dq in dqs:
         steady &= (dq & DQ.NOISY) == 0
+    most = grid.means(steady, steady)[1]
     levels = []
-    for plane, dq, t in zip(maps.rates, maps.dqs, maps.exposure, strict=True):
-        mean, count = grid.means(plane, steady & ((dq & NOT_FITTED) == 0))
-        most = grid.means(plane, steady)[1]
+    for plane, dq, t in zip(maps.rates, dqs, maps.exposure, strict=True):
+        mean, count = grid.means(plane[grid.cut], steady & ((dq & NOT_FITTED) == 0))
         levels.append(np.where(count > 0.9 * most, mean * t, np.nan))
     return np.stack(levels)
 

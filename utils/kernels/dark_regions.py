@@ -47,17 +47,21 @@ class Grid:
         """Number of tiles in y and x."""
         return tuple(side // (one * n) for side, one, n in zip(self.shape, self.step, self.size, strict=True))
 
-    def means(self, plane, usable):
-        """Mean of the usable sampled pixels of each tile, (ny, nx) of tiles, and their number; NaN where there is none.
+    @property
+    def cut(self):
+        """Slices of the sampled pixels of a frame."""
+        return tuple(slice(0, n * s * k, k) for n, s, k in zip(self.tiles, self.size, self.step, strict=True))
 
+    def means(self, plane, usable):
+        """Mean of the usable pixels of each tile, (ny, nx) of tiles, and their number; NaN where there is none.
+
+        plane, usable : of the sampled pixels, ``frame[grid.cut]``.
         A mean is linear: pixels that each grow a little otherwise do not move it as they move a median.
         """
         (ny, nx), (h, w) = self.tiles, self.size
-        cut = tuple(slice(0, n * s * k, k) for n, s, k in zip(self.tiles, self.size, self.step, strict=True))
-        usable = usable[cut]
         total, count = (
             np.asarray(one, np.float64).reshape(ny, h, nx, w).sum(axis=(1, 3))
-            for one in (np.where(usable, plane[cut], 0.0), usable)
+            for one in (np.where(usable, plane, 0.0), usable)
         )
         with np.errstate(divide="ignore", invalid="ignore"):
             return total / count, count
