@@ -5,11 +5,14 @@ Flats have no unit, temperatures are in degC, exposures in s, maps (ny, nx) with
 
 import numpy as np
 
+from utils.application.axis_marks import mark
 from utils.application.figure_style import (
     BLUE,
+    COLOURS,
     ERRORS,
     GREY,
     LEVELS,
+    MARKERS,
     RED,
     celsius,
     count_histogram,
@@ -23,6 +26,7 @@ from utils.application.figure_style import (
 from utils.application.plots import (
     Panel,
     Series,
+    draw_series,
     fit_figure,
     heat_map,
     map_figure,
@@ -33,6 +37,8 @@ from utils.fits_io.naming import label as label_of
 
 TEMPERATURE = "temperature [°C]"
 ANNULI = 60
+MOST_IN_LEGEND, MOST_NAMES = 8, 45
+"""Groups that a legend tells apart; names of groups that stand side by side below an axis."""
 SHOWN = 1 << 20
 """Pixels that a profile is made of."""
 STRIPE = 0.02
@@ -153,6 +159,8 @@ def _along(image, axis, stripe):
 
 def levels(groups):
     """Level of every frame in order of time; groups : list of (label, levels [ADU])."""
+    if len(groups) > MOST_IN_LEGEND:
+        return _levels_of_many(groups)
     series, start = [], 0
     for words, values in groups:
         series.append(
@@ -160,13 +168,36 @@ def levels(groups):
         )
         start += len(values)
     panel = Panel("level above bias and dark [ADU]", tuple(series))
-    return panels_figure(
-        [panel],
-        xlabel="frame, group after group",
-        title="Levels of the flats",
-        height=2.4,
-        legend=len(groups) <= 8,
-    )
+    return panels_figure([panel], xlabel="frame, group after group", title="Levels of the flats", height=2.4)
+
+
+@styled
+def _levels_of_many(groups):
+    """The same where a legend of all groups would hide them: names stand below, a colour for each filter."""
+    figure = new_figure(7.2, 4.1)
+    head(figure, "Levels of the flats")
+    axes = place(figure, 0.92, 1.45, 6.08, 2.15)
+    filters = list(dict.fromkeys(words.rsplit("_T", 1)[0] for words, _ in groups))
+    start, middles = 0, []
+    for words, values in groups:
+        number = filters.index(words.rsplit("_T", 1)[0])
+        at = np.arange(start, start + len(values))
+        one = Series(at, np.asarray(values), joined=True, marker=MARKERS[number % len(MARKERS)])
+        draw_series(axes, one, number)
+        middles.append(start + 0.5 * (len(values) - 1))
+        start += len(values)
+        axes.axvline(start - 0.5, color=GREY, lw=0.5, alpha=0.5)
+    every = -(-len(groups) // MOST_NAMES)
+    mark(axes, "y", most=5)
+    axes.set_xticks(middles[::every], [words for words, _ in groups[::every]], rotation=90, fontsize=6.5)
+    axes.set_xlim(-0.7, start - 0.3)
+    axes.set_ylabel("level above bias and dark [ADU]")
+    axes.set_xlabel("frames, group after group" + (f" (one of {every} is named)" if every > 1 else ""))
+    if len(filters) > 1:
+        for number, name in enumerate(filters[: len(COLOURS)]):
+            axes.plot([], [], MARKERS[number], color=COLOURS[number], ms=4, label=name)
+        axes.legend(loc="lower left", bbox_to_anchor=(0, 0.99), ncols=len(COLOURS), fontsize=7)
+    return figure
 
 
 def term_map(image, term, unit, name):

@@ -216,10 +216,10 @@ def _fill(axes, panel):
 
 
 @styled
-def panels_figure(panels, *, xlabel, title, height=1.35, side_by_side=False, colours=None, legend=True):
+def panels_figure(panels, *, xlabel, title, height=1.35, side_by_side=False, colours=None):
     """Panels over a common x axis, stacked or side by side.
 
-    panels : list of `Panel`.   height : of one panel [inch].   legend : False leaves the labels away.
+    panels : list of `Panel`.   height : of one panel [inch].
     colours : (limits, cmap, label), a colour bar that tells the colours of the series, instead of a legend.
     """
     count = len(panels)
@@ -240,7 +240,7 @@ def panels_figure(panels, *, xlabel, title, height=1.35, side_by_side=False, col
         _fill(axes, panel)
         if side_by_side or number == count - 1:
             axes.set_xlabel(xlabel)
-        if legend and not colours and (side_by_side or number == 0) and any(s.label for s in panel.series):
+        if not colours and (side_by_side or number == 0) and any(s.label for s in panel.series):
             above = {"loc": "lower left", "bbox_to_anchor": (-0.02, 0.99), "ncols": 2, "columnspacing": 1.2}
             axes.legend(**(above if side_by_side else {"loc": "best"}))
     for number, axes in enumerate(drawn):  # their common x axis is known only now
