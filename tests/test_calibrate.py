@@ -15,6 +15,8 @@ from dark_frames import campaign, run, sensor
 from bias_pipeline.run_pipeline import main as bias_main
 from utils.application.command import run_command
 from utils.calibrate import main
+from utils.domain.bias_model import BiasModel
+from utils.domain.dark_model import DarkModel
 from utils.domain.detector import Detector, Measured
 from utils.fits_io.product_reader import read_product
 from utils.fits_io.products import DQ, write_product
@@ -114,7 +116,6 @@ def test_the_advisor_says_what_the_dark_leaves(calibrated, camera, made):
     """The expected residual is the scatter of the dark's error over pixels of an ordinary rate."""
     from utils.application.product_list import load_products
     from utils.domain.dark_advisor import DarkAdvisor
-    from utils.domain.dark_model import DarkModel
 
     maps = [product.path for product in load_products(made / "dark", "DARK_CURRENT")]
     advisor = DarkAdvisor(DarkModel.load(made / "dark" / "dark_model_2d"), maps)
@@ -317,3 +318,19 @@ def test_no_exposure_has_no_dark_and_a_frame_of_another_size_is_refused(made, ca
     assert "DARKKIND" not in product.header
     error = product.data[~product.mask]
     assert abs(error.mean()) < 5 * np.median(product.uncert) / np.sqrt(error.size / 25)
+
+
+@pytest.mark.parametrize("at", [(7.0, 60.0), (2.0, 1.0), (-3.0, 11.0), (30.0, 12.0), (0.0, 500.0)])
+def test_parabolas_are_the_models(made, at):
+    """What calibration evaluates many times is what the models say once, inside and outside their range."""
+    dark = DarkModel.load(made / "dark" / "dark_model_2d")
+    rate, sigma, _ = dark.evaluate(*at)
+    whole = slice(0, rate.size)
+    signal, variance = dark.signal(dark.terms(whole, at[1]), whole, *at)
+    np.testing.assert_allclose(signal, rate.ravel() * at[1], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(np.sqrt(variance), sigma.ravel() * at[1], rtol=2e-3, atol=1e-5)
+    bias = BiasModel.load(made / "bias" / "bias_model", mapped=True)
+    level, error, _ = BiasModel.load(made / "bias" / "bias_model").evaluate(at[0])
+    terms = bias.terms(slice(3, 40), slice(5, 38))
+    np.testing.assert_allclose(terms.level(at[0]), level[3:40], rtol=1e-6)
+    np.testing.assert_allclose(np.sqrt(terms.variance(at[0])), error[5:38], rtol=1e-3)

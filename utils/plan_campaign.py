@@ -10,6 +10,7 @@ from pathlib import Path
 from utils.application.command import run_command
 from utils.application.options import CommandParser, both, parse_numbers, positive_integer, positive_number
 from utils.domain.campaign_errors import (
+    STEP_VARIANCE,
     TYPICAL,
     Camera,
     Frames,
@@ -277,6 +278,7 @@ _SECTIONS = (
 def _figure(camera, plan, at):
     """Error of bias + dark [ADU] against temperature, beside the noise of single frames."""
     import numpy as np
+    from matplotlib.ticker import LogLocator, NullFormatter
 
     from utils.application.figure_style import COLOURS
     from utils.application.plots import Panel, Series, panels_figure
@@ -289,21 +291,23 @@ def _figure(camera, plan, at):
     for number, e in enumerate(at[1]):
         directions = [e * plan_errors.dark_direction(law, t, e) + np.array([0, 0, 0, 1.0, t]) for t in temps]
         error = np.array([plan_errors.error_along(root, d)[0] for d in directions])
-        noise = np.sqrt(camera.read_noise**2 + e * law.rate(temps, e) / camera.gain)
+        noise = np.sqrt(camera.read_noise**2 + STEP_VARIANCE + e * law.rate(temps, e) / camera.gain)
         colour = COLOURS[number % len(COLOURS)]
-        series.append(Series(temps, error, label=f"error of the model, {e:g} s", colour=colour, joined=True))
-        line = Series(temps[:0], temps[:0], line=(temps, noise), colour=colour)
-        series.append(line)
+        series.append(
+            Series(temps, error, label=f"error of the model, {e:.3g} s", colour=colour, joined=True)
+        )
+        series.append(Series(temps[:0], temps[:0], line=(temps, noise), colour=colour))
     figure = panels_figure(
         [Panel("1 sigma [ADU]", tuple(series))],
         xlabel="temperature [°C]",
-        title="Bias and dark of the model against the noise of a frame",
+        title="Error of bias and dark of the model (points), noise of a frame (lines)",
         height=3.2,
     )
     axes = figure.axes[0]
     axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
     axes.yaxis.set_major_formatter("{x:g}")
-    axes.yaxis.set_minor_formatter("{x:g}")
+    axes.yaxis.set_minor_formatter(NullFormatter())
     return figure
 
 
