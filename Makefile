@@ -1,9 +1,9 @@
-# make demo | test | lint | format | bench | validate | fuzz | clean.  Needs python3 (3.11 or newer) with venv; installs the rest into .venv, once.
+# make demo | test | lint | format | bench | validate | fuzz | kills | clean.  Needs python3 (3.11 or newer) with venv; installs the rest into .venv, once.
 PYTHON ?= python3
 PY := .venv/bin/python
 DEMO := demo
 
-.PHONY: demo test lint format bench validate fuzz clean
+.PHONY: demo test lint format bench validate fuzz kills clean
 .DELETE_ON_ERROR:
 
 # A simulated campaign of raw camera files becomes FITS, an index, bias, dark and flat models and a bad-pixel map; a second
@@ -48,6 +48,10 @@ validate: .venv/dev.stamp
 # Readers given anything at all, 10,000 cases each: minutes instead of the seconds that `make test` spends on them.
 fuzz: .venv/dev.stamp
 	FUZZ_CASES=10000 $(PY) -m pytest -n auto tests/test_fuzz.py
+
+# Runs killed at 300 random moments and in each kind of write, then taken up with --resume: see docs/reliability.md.
+kills: .venv/dev.stamp
+	$(PY) -m benchmarks.kills
 
 clean:
 	rm -rf $(DEMO) .pytest_cache .ruff_cache .hypothesis

@@ -25,7 +25,18 @@ SHARED = (
         "gain",
         "detector",
     ),
-    *("jobs", "memory-limit", "scheduler", "overwrite", "dry-run", "plots", "verbose", "quiet", "log-file"),
+    *(
+        "jobs",
+        "memory-limit",
+        "scheduler",
+        "overwrite",
+        "resume",
+        "dry-run",
+        "plots",
+        "verbose",
+        "quiet",
+        "log-file",
+    ),
 )
 
 
@@ -84,26 +95,20 @@ def main(argv):
         args.across_exposures,
     )
     setup_logging(shared.verbosity, shared.log_file)
-    with (
-        shared.cluster(),
-        RunRecord(
-            shared.output_dir,
-            "structure",
-            "full",
-            config,
-            argv,
-            dry_run=shared.dry_run,
-            overwrite=shared.overwrite,
-        ) as record,
-    ):
-        campaign = flat_campaign.select(config, record)
-        flat_campaign.masters(config, record, campaign)
-        flat_campaign.levels(config, record, campaign)
-        if not shared.dry_run:
+    with shared.cluster(), RunRecord.of(shared, "structure", "full", config, argv) as record:
+
+        def analyse(config, campaign):
+            flat_campaign.masters(config, record, campaign)
+            flat_campaign.levels(config, record, campaign)
+            if shared.dry_run:
+                return
             flat_campaign.write_masters(config, record, campaign)
             with flat_campaign.spool(config) as store:
                 flat_campaign.compare(config, record, campaign, store)
                 change_report.write(config, record, campaign)
+
+        campaign = flat_campaign.select(config, record)
+        flat_campaign.keep_or_make(record, analyse, config, campaign)
         return record.finish()
 
 

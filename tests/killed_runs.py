@@ -246,7 +246,7 @@ def _run_file(content):
     for key in ("argv", "start", "end", "seconds"):
         last.pop(key)
     last["steps"] = [(step["name"], step["summary"]) for step in last["steps"]]
-    last["options"] = re.sub(r"'resume': \w+", "", repr(last["options"]))
+    last["options"] = re.sub(r",? ?'resume': \w+", "", repr(last["options"]))
     blocks = [
         {**one, "done": [(step["name"], step["summary"]) for step in one["done"]]}
         for one in content["blocks"]

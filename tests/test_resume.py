@@ -12,6 +12,7 @@ import dark_frames
 import flat_frames
 import numpy as np
 import pytest
+import test_structure_analysis
 
 from bias_pipeline.run_pipeline import main as bias_main
 from utils.application.command import run_command
@@ -31,6 +32,14 @@ def nights(tmp_path_factory):
         bias_temperatures=(-5, 15), bias_n=4,
     )  # fmt: skip
     flat_frames.campaign(folder / "flat", flat_frames.sensor(SHAPE), n=4, bias_n=4, dark_n=4)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def epochs(tmp_path_factory):
+    """Flats of five visits with something new in them, biases and darks."""
+    folder = tmp_path_factory.mktemp("epochs")
+    test_structure_analysis.campaign(folder, changes=test_structure_analysis.CHANGES)
     return folder
 
 
@@ -71,13 +80,27 @@ def killed(tmp_path, command, argv, **job):
     return told
 
 
-@pytest.mark.parametrize(
-    ("name", "kills", "statuses"), [("bias", 15, [0]), ("dark", 10, [0]), ("flat", 15, [0])]
-)
-def test_killed_pipelines_are_taken_up(nights, tmp_path, name, kills, statuses):
+@pytest.mark.parametrize("name", ["bias", "dark", "flat"])
+def test_killed_pipelines_are_taken_up(nights, tmp_path, name):
     argv = ("--basepath", nights / name, "--output-dir", tmp_path / "out", "--plots", "none")
-    told = killed(tmp_path, name, argv, seed=len(name), kills=kills, chain=5, statuses=statuses)
-    assert sum(one["killed"] for one in told) >= 0.6 * kills
+    told = killed(tmp_path, name, argv, seed=len(name), kills=15, chain=5)
+    assert sum(one["killed"] for one in told) >= 9
+
+
+@pytest.mark.parametrize(("name", "word"), [("structure", "--reduce"), ("degradation", "--calibrate")])
+def test_killed_analyses_are_taken_up(epochs, tmp_path, name, word):
+    argv = (epochs, word, "--output-dir", tmp_path / "out", "--plots", "none")
+    told = killed(tmp_path, name, argv, seed=1, kills=3, chain=3)
+    assert sum(one["killed"] for one in told) >= 1
+
+
+def test_killed_calibration_is_taken_up(nights, tmp_path):
+    """Frames that were written before the end are not made again."""
+    model = tmp_path / "model"
+    assert bias_run(nights, model, "--mode", "full") == 0
+    words = ("--bias-model", model / "bias_model", "--output-dir", tmp_path / "out", "--plots", "none")
+    told = killed(tmp_path, "calibrate", (nights / "bias", *words), seed=1, kills=6, chain=2)
+    assert sum(one["killed"] for one in told) >= 3
 
 
 def test_killed_inside_each_kind_of_write(nights, tmp_path):

@@ -5,6 +5,7 @@ python -m utils.calibrate FRAME... --bias-model DIR --dark-model DIR --flat FILE
 
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 from utils.application.command import run_command
 from utils.application.options import CommandParser, SharedOptions, add_shared_options, both
@@ -15,9 +16,11 @@ COLUMNS = (
     *("flat", "median", "extrapolated", "warnings"),
 )
 SHARED = (
-    *("output-dir", "gain", "detector", "saturation", "jobs", "overwrite", "dry-run", "plots"),
+    *("output-dir", "gain", "detector", "saturation", "jobs", "overwrite", "resume", "dry-run", "plots"),
     *("verbose", "quiet", "log-file"),
 )
+PRODUCTS = ("bias_model", "dark_model", "flat")
+"""Options that name what frames are calibrated with."""
 MOST_PICTURES = 6
 MEDIAN_PIXELS = 1 << 16
 
@@ -26,31 +29,42 @@ def main(argv=None):
     """Calibrate; returns the exit status."""
     args = _parser().parse_args(argv)
     from utils.application.log import setup_logging
+    from utils.application.resume import Block, run_steps
     from utils.application.run_record import RunRecord
+    from utils.fits_io.header_scan import scan_headers
 
     shared = SharedOptions.from_args(args)
     setup_logging(shared.verbosity, shared.log_file)
     products = _products(args, shared)
     paths, listed = _frames(args.frames)
     argv = sys.argv[1:] if argv is None else argv
-    with RunRecord(
-        shared.output_dir,
-        "calibrate",
-        "calibrate",
-        vars(args),
-        argv,
-        dry_run=shared.dry_run,
-        overwrite=shared.overwrite,
-    ) as record:
-        if products.advisor is None:
-            record.warn("no --dark-model: the dark current stays in the frames")
-        rows = _calibrate_all(paths, listed, products, shared, record)
-        if not rows:
-            reasons = [one["reason"] for one in record.missing_list] or ["there are only products"]
-            raise InputError(f"none of {len(paths)} frames could be calibrated; the first: {reasons[0]}")
-        if not shared.dry_run:
-            _report(shared, record, rows)
+    with RunRecord.of(shared, "calibrate", "calibrate", vars(args), argv) as record:
+        images = scan_headers(paths, shared.jobs)
+
+        def make(_config, _context):
+            if products.advisor is None:
+                record.warn("no --dark-model: the dark current stays in the frames")
+            rows = _calibrate_all(paths, images, listed, products, shared, record)
+            if not rows:
+                reasons = [one["reason"] for one in record.missing_list] or ["there are only products"]
+                raise InputError(f"none of {len(paths)} frames could be calibrated; the first: {reasons[0]}")
+            if not shared.dry_run:
+                _report(shared, record, rows)
+
+        config = SimpleNamespace(shared=shared, **{name: getattr(args, name) for name in PRODUCTS})
+        block = Block(("calibrate",), (*PRODUCTS, "gain", "detector", "saturation", "plots"), frames=True)
+        frames = SimpleNamespace(frames=lambda: [_identity(image) for image in images])
+        run_steps(record, ("calibrate",), (block,), {"calibrate": make}, config, frames, dry=("calibrate",))
         return record.finish()
+
+
+def _identity(image):
+    """(what is known of it, image) of a frame: of one that is of no use, why."""
+    from utils.fits_io.header_scan import UnusableFits
+
+    if isinstance(image, UnusableFits):
+        return {"unusable": str(image)}, SimpleNamespace(size=0, mtime_ns=0)
+    return {"path": image.path}, image
 
 
 def _parser():
@@ -161,18 +175,18 @@ def _names(paths):
     return [f"{name}_calibrated.fits" for name in unique_names([Path(stem).stem for stem in stems])]
 
 
-def _calibrate_all(paths, listed, products, shared, record):
+def _calibrate_all(paths, images, listed, products, shared, record):
     """Calibrate every frame that can be; the others are named as missing, but products in folders.
 
-    listed : paths that were not named one by one.  Returns rows of the table.
+    images : what `scan_headers` gives for the paths.  listed : paths that were not named one by one.
+    Returns rows of the table.
     """
     from utils.application.log import LOGGER
     from utils.domain.calibrated_frame import plan_frame
-    from utils.fits_io.header_scan import UnusableFits, scan_headers
+    from utils.fits_io.header_scan import UnusableFits
     from utils.fits_io.naming import counted
 
     with record.step("calibrate") as step:
-        images = scan_headers(paths, shared.jobs)
         passed = [
             isinstance(image, UnusableFits) or path not in listed or "PRODTYPE" not in image.cards
             for path, image in zip(paths, images, strict=True)
@@ -210,7 +224,12 @@ def _write_all(plans, products, shared, record):
     batches = [named[first : first + BATCH] for first in range(0, len(named), BATCH)]
     for batch in progress(batches, len(batches), "batches of frames"):
         paths = [record.claim(shared.output_dir / name) for name, _ in batch]
-        faults = calibrate_frames([plan for _, plan in batch], paths, products, shared.jobs)
+        todo = [index for index, path in enumerate(paths) if not record.stands(path)]
+        plans = [batch[index][1] for index in todo]
+        made = calibrate_frames(plans, [paths[i] for i in todo], products, shared.jobs) if todo else []
+        faults = [None] * len(batch)
+        for index, fault in zip(todo, made, strict=True):
+            faults[index] = fault
         for (name, plan), path, fault in zip(batch, paths, faults, strict=True):
             if fault is not None:
                 record.missing(name, str(fault))

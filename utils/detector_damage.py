@@ -62,32 +62,25 @@ def run(config, argv):
     shared = config.shared
     setup_logging(shared.verbosity, shared.log_file)
     reference = None if config.reference_csv is None else light_reference.load_reference(config.reference_csv)
-    with (
-        shared.cluster(),
-        RunRecord(
-            shared.output_dir,
-            "degradation",
-            "full",
-            config,
-            argv,
-            dry_run=shared.dry_run,
-            overwrite=shared.overwrite,
-        ) as record,
-    ):
+    with shared.cluster(), RunRecord.of(shared, "degradation", "full", config, argv) as record:
+
+        def analyse(config, campaign):
+            flat_campaign.masters(config, record, campaign)
+            flat_campaign.levels(config, record, campaign)
+            if shared.dry_run:
+                LOGGER.info("would write: %s", ", ".join(damage_report.planned(config)))
+                return
+            flat_campaign.write_masters(config, record, campaign)
+            damage = Damage()
+            with flat_campaign.spool(config) as store:
+                compare(config, record, campaign, store)
+                follow(config, record, campaign, damage)
+                separate(config, record, campaign, damage, reference)
+                hot_pixels(config, record, campaign, damage, store)
+                damage_report.write(config, record, campaign, damage)
+
         campaign = flat_campaign.select(config, record)
-        flat_campaign.masters(config, record, campaign)
-        flat_campaign.levels(config, record, campaign)
-        if shared.dry_run:
-            LOGGER.info("would write: %s", ", ".join(damage_report.planned(config)))
-            return record.finish()
-        flat_campaign.write_masters(config, record, campaign)
-        damage = Damage()
-        with flat_campaign.spool(config) as store:
-            compare(config, record, campaign, store)
-            follow(config, record, campaign, damage)
-            separate(config, record, campaign, damage, reference)
-            hot_pixels(config, record, campaign, damage, store)
-            damage_report.write(config, record, campaign, damage)
+        flat_campaign.keep_or_make(record, analyse, config, campaign, ("reference_csv", "keep_norm"))
         return record.finish()
 
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from utils.application.log import LOGGER, progress
 from utils.application.options import SharedOptions
+from utils.application.resume import COMBINING, Block, run_steps
 from utils.domain import bias_source, dark_source, flat_changes, flat_groups
 from utils.domain.masters import CombineOptions
 from utils.errors import InputError, OptionError
@@ -90,6 +91,24 @@ class Campaign:
     films: list = field(default_factory=list)
     thresholds: list = field(default_factory=list)
     expected: list = field(default_factory=list)
+
+    def frames(self):
+        """(entry, image) of every frame selected."""
+        entries = [entry for kind in self.entries.values() for entry in kind]
+        return [(entry, self.images[entry["original_path"]]) for entry in entries]
+
+
+def keep_or_make(record, analyse, config, campaign, more=()):
+    """Call ``analyse(config, campaign)``, or with --resume keep what an earlier run made from the same.
+
+    more : names of options of this analysis on which its products depend.
+    """
+    options = (
+        *COMBINING,
+        *("reduce", "sigma", "show", "session_gap", "across_exposures", "bias_model", "dark_model"),
+    )
+    block = Block(("analysis",), (*options, "plots", *more), frames=True)
+    run_steps(record, ("analysis",), (block,), {"analysis": analyse}, config, campaign, dry=("analysis",))
 
 
 def spool(config):

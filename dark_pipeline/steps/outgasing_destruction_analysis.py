@@ -35,7 +35,18 @@ SHARED = (
         "gain",
         "detector",
     ),
-    *("jobs", "memory-limit", "scheduler", "overwrite", "dry-run", "plots", "verbose", "quiet", "log-file"),
+    *(
+        "jobs",
+        "memory-limit",
+        "scheduler",
+        "overwrite",
+        "resume",
+        "dry-run",
+        "plots",
+        "verbose",
+        "quiet",
+        "log-file",
+    ),
 )
 FUNCTIONS = {
     "classify_outliers": "utils.kernels.pixel_damage",

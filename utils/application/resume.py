@@ -307,7 +307,8 @@ def _hash(value):
 
 
 def _option(config, name):
-    return getattr(config, name) if hasattr(config, name) else getattr(config.shared, name)
+    """Value of an option: of the shared ones first, as a config may have a property of that name."""
+    return getattr(config.shared if hasattr(config.shared, name) else config, name)
 
 
 def _facts_of(path):
