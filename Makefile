@@ -41,6 +41,7 @@ bench: .venv/dev.stamp
 validate: .venv/dev.stamp
 	$(PY) -m benchmarks.validate_bias
 	$(PY) -m benchmarks.validate_dark
+	$(PY) -m benchmarks.validate_flat
 	$(PY) -m benchmarks.validate_structure
 	$(PY) -m benchmarks.validate_degradation
 	$(PY) -m benchmarks.validate_use

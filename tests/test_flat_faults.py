@@ -173,6 +173,15 @@ def test_no_flats(tree, tmp_path, capsys):
     assert "no flat frame" in refused(capsys, "--basepath", tree, "--output-dir", tmp_path / "out")
 
 
+def test_light_frames_outside_a_folder_of_flats_are_told(tree, tmp_path, capsys):
+    samples = np.full((24, 32), 20_000, np.uint16)
+    cards = {"IMAGETYP": "Light Frame", "CCD_TEMP": 5.0, "EXPTIME": 2.0}
+    for number in range(2):
+        write_frame(tree / "lab" / f"one_{number}.fits", samples, **cards)
+    text = refused(capsys, "--basepath", tree, "--output-dir", tmp_path / "out")
+    assert "2 light frames: those in a folder or file called flat are flats" in text
+
+
 @pytest.mark.parametrize("key", ["GAIN", "XBINNING"])
 def test_two_camera_settings(tree, tmp_path, capsys, key):
     camera = take(tree)

@@ -43,6 +43,9 @@ def run(config, context):
         if not flats:
             first = next((one for one in record.rejected if one["path"] in _paths_of_flats(manager)), None)
             why = "" if first is None else f", the first: {first['path']} ({first['reason']})"
+            lights = sum(entry["caltype"] == "light" for entry in manager.entries)
+            if lights and not why:
+                why = f" ({counted(lights, 'light frame')}: those in a folder or file called flat are flats)"
             raise InputError(
                 f"{shared.basepath}: no flat frame that can be used among {counted(len(manager.entries), 'frame')}{why}"
             )
