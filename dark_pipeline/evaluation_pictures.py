@@ -95,7 +95,7 @@ def draw_2d(config, record, maps, model, rows):
         draw(record, out / f"heatmap_{key}_2d.png", figure, key, section)
     count = len(maps.paths)
     order = np.lexsort((maps.exposure, maps.temperature))
-    chosen = order if config.shared.plots == "all" else order[sorted({0, count // 2, count - 1})]
+    chosen = order[config.shared.pictured(count, maps.rates[0].shape, (0, count // 2, count - 1))]
     where = sample_of(maps.rates[0].size)
     for index in chosen:
         temperature, exposure = float(maps.temperature[index]), float(maps.exposure[index])

@@ -220,3 +220,18 @@ def test_gain_given_beats_the_detector_which_beats_the_header(tmp_path):
     assert SharedOptions().egain(None, 16.0) is None
     with pytest.raises(InputError, match=r"detector\.json: aduscale 16, expected 1 as the frames"):
         SharedOptions(detector=sheet).egain(0.1, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("plots", "count", "side", "expected"),
+    [
+        ("none", 3, 64, []),
+        ("all", 3, 4096, [0, 1, 2]),
+        ("summary", 12, 512, list(range(12))),
+        ("summary", 13, 64, [0, 12]),
+        ("summary", 5, 2048, [0, 4]),
+        ("summary", 1, 4096, [0]),
+    ],
+)
+def test_few_small_groups_are_all_drawn(plots, count, side, expected):
+    assert SharedOptions(plots=plots).pictured(count, (side, side), (0, count - 1)) == expected

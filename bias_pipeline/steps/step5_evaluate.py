@@ -169,16 +169,10 @@ def _mean(rows, name):
     return sum(values) / len(values) if values else math.nan
 
 
-def chosen_temperatures(count, plots):
-    """Indices of the masters that get pictures: all, or the coldest and warmest, or none."""
-    if plots == "none":
-        return []
-    return list(range(count)) if plots == "all" else sorted({0, count - 1})
-
-
 def _write_maps(config, record, masters, model, maps):
     """Pictures and FITS files of single temperatures."""
-    pictured = chosen_temperatures(len(masters.paths), config.shared.plots)
+    count = len(masters.paths)
+    pictured = config.shared.pictured(count, masters.shape, (0, count - 1))
     names = unique_names([label(t, 1) for t in masters.temperatures])
     for index, name in enumerate(names):
         if config.save_eval_fits:

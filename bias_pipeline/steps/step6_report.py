@@ -6,7 +6,6 @@ import numpy as np
 
 from bias_pipeline.captions import CAPTIONS, KINDS
 from bias_pipeline.steps.step2_make_masters import FRAMES
-from bias_pipeline.steps.step5_evaluate import chosen_temperatures
 from utils.application.report import context_of, csv_table, write_report
 from utils.application.run_record import REPORT
 from utils.domain.bias_fit import open_masters
@@ -88,11 +87,9 @@ def _draw_masters(config, record):
     section = SECTIONS[0][0]
     masters = open_masters([product.path for product in record.products("MASTER_BIAS")])
     names = unique_names([label(t, 1) for t in masters.temperatures])
-    pictured = chosen_temperatures(len(masters.paths), config.shared.plots)
-    if config.shared.plots == "summary":
-        # Masters of one sensor look alike; what differs with temperature is in the model's pictures.
-        pictured = [len(masters.paths) // 2]
-    for index in pictured:
+    # Masters of one sensor look alike; what differs with temperature is in the model's pictures.
+    count = len(masters.paths)
+    for index in range(count) if config.shared.plots == "all" else [count // 2]:
         figure = figures.master_map(
             masters.values[index], masters.temperatures[index], masters.headers[index]["NCOMBINE"]
         )

@@ -30,7 +30,8 @@ def run(config, context):
 
     Reads: masters, flat_model_fits/.
     Writes: evaluation/evaluation_summary.{csv,png}; <master>_{diff,mae,mape}.png of the first and last master of a filter
-    (all with --plots all); with --save-eval-fits these maps of all masters as FITS, and <master>_synthetic.fits.
+    (all with --plots all, and where they are few and small); with --save-eval-fits these maps of all masters as FITS, and
+    <master>_synthetic.fits.
     """
     record = context.record
     with record.step("evaluate") as step:
@@ -43,7 +44,7 @@ def run(config, context):
             outer.append(left_out.judge(masters))
             rows += _evaluate(masters, model, outer[-1], config.shared.jobs)
             count = len(masters.paths)
-            pictured = {"none": (), "summary": (0, count - 1), "all": range(count)}[config.shared.plots]
+            pictured = config.shared.pictured(count, masters.shape, (0, count - 1))
             for index in range(count):
                 if config.save_eval_fits or index in pictured:
                     _maps(config, record, masters, model, index, index in pictured)

@@ -13,6 +13,8 @@ from utils.version import __version__
 COMBINE = ("sigclip", "median", "mean")
 PLOTS = ("all", "summary", "none")
 CLIP_SIGMA = 4.0
+FEW_GROUPS, SMALL_GROUPS = 12, 4 << 20
+"""Groups, and their pixels together, of which every one is drawn without being asked for."""
 _BYTES = {"": 1, "K": 1000, "M": 1000**2, "G": 1000**3, "T": 1000**4}
 _BINARY_BYTES = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 _SMALLEST_MEMORY = 16 * 1000**2
@@ -312,6 +314,16 @@ class SharedOptions:
         from utils.fits_io.cluster import connect
 
         return connect(self.scheduler, memory_limit=self.memory_limit, jobs=self.jobs, show=progress)
+
+    def pictured(self, count, shape, summary):
+        """Indices of ``count`` groups of frames (ny, nx) that get pictures of their own.
+
+        All with --plots all, and with --plots summary where they are few and small; else those of ``summary``; or none.
+        """
+        if self.plots == "none":
+            return []
+        few = count <= FEW_GROUPS and count * shape[0] * shape[1] <= SMALL_GROUPS
+        return list(range(count)) if self.plots == "all" or few else sorted(set(summary))
 
     def load_detector(self):
         """Return the `Detector` of --detector, or None where it was not given; InputError where it is unusable."""
