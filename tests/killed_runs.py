@@ -3,7 +3,8 @@
 python tests/killed_runs.py JOB.json      prints a line of JSON for each run that was killed
 
 A job: {"command": one of COMMANDS, "argv": [...], "out": folder, "work": empty folder for the reference, "seed": int,
-"kills": how many at random moments, in chains of "chain" kills each, "writes": how many in each kind of write}.
+"kills": how many at random moments, in chains of "chain" kills each, "writes": how many in each kind of write,
+"when": some of "write", "before", "after"}.
 A random moment is the n-th call of a Python function, so that a seed means the same run on every machine; a kind of
 write is the first half of what is written to a file of one suffix, or the moment before or after it takes its name.
 """
@@ -60,7 +61,11 @@ def main(job):
             for number in range(job.get("chain", 1))
         ]
         yield one_chain(job, moments, start, expected, status)
-    for kind, count in sorted(counts.items()):
+    kinds = [
+        kind for kind in sorted(counts) if kind.split()[0] in job.get("when", ("write", "before", "after"))
+    ]
+    for kind in kinds:
+        count = counts[kind]
         for number in {1, *(random_moments.randrange(1, count + 1) for _ in range(job.get("writes", 0) - 1))}:
             if job.get("writes", 0):
                 yield one_chain(job, [(kind, number)], start, expected, status)
