@@ -129,7 +129,12 @@ class Keeper:
         self._say_what_helped()
         told = {name: getattr(record, name)[start[name] :] for name in LISTS}
         done = [
-            {"name": step.name, "seconds": step.seconds, "summary": step.summary, "products": step.products}
+            {
+                "name": step.name,
+                "seconds": step.seconds,
+                "summary": step.summary,
+                "products": list(step.products),
+            }
             for step in record.steps[start["steps"] :]
         ]
         made = [name for name in record.made if name not in start["products"]]

@@ -35,7 +35,7 @@ class Step:
     name: str
     summary: str = ""
     seconds: float = 0.0
-    products: list = field(default_factory=list)
+    products: dict = field(default_factory=dict)
 
 
 class RunRecord:
@@ -374,7 +374,7 @@ class RunRecord:
 
     def take_step(self, **facts):
         """List a step of an earlier run as one of this run."""
-        self.steps.append(Step(**facts))
+        self.steps.append(Step(**{**facts, "products": dict.fromkeys(facts["products"])}))
 
     def _add(self, path, prodtype, facts):
         name = self._relative(path)
@@ -382,8 +382,8 @@ class RunRecord:
             raise ValueError(f"{name}: a dry run makes no products")
         if self._journal is None:
             self._note(name)
-        if self._step is not None and name not in self._step.products:
-            self._step.products.append(name)
+        if self._step is not None:
+            self._step.products[name] = None
         self.made[name] = {
             "prodtype": prodtype,
             "pipeline": self.pipeline,
