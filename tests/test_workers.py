@@ -2,6 +2,7 @@
 
 import errno
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -52,6 +53,22 @@ def test_more_parts_than_fit_into_a_pipe(way, monkeypatch):
 def test_large_answers(way):
     got = in_workers(lambda: lambda part: np.full(50_000, part), range(6), 3)
     assert [(int(a.min()), int(a.max()), a.size) for a in got] == [(k, k, 50_000) for k in range(6)]
+
+
+def test_descriptors_beyond_those_of_select():
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard < 1200:
+        pytest.skip("no more than 1200 descriptors are allowed here")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 1200), hard))
+    opened = []
+    try:
+        while not opened or opened[-1] < 1100:
+            opened.append(os.open(os.devnull, os.O_RDONLY))
+        assert in_workers(lambda: lambda part: -part, range(30), 3) == [-k for k in range(30)]
+    finally:
+        for descriptor in opened:
+            os.close(descriptor)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_every_process_takes_part():

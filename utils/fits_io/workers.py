@@ -212,9 +212,13 @@ def _collect(children, done, timeout, signals):
     """Take the answers that are there; False when all processes have said that they are through."""
     if not children:
         return False
+    # Not select(): it knows no descriptors beyond 1023, and there may be many frames open.
+    waiting = select.poll()
+    for answers in children:
+        waiting.register(answers, select.POLLIN)
     with signals.open():
-        ready, _, _ = select.select(list(children), [], [], timeout)
-    for answers in ready:
+        ready = waiting.poll(timeout)
+    for answers, _ in ready:
         pid, pending = children[answers]
         got = os.read(answers, 1 << 16)
         pending += got
