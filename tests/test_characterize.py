@@ -13,6 +13,8 @@ from bias_pipeline.run_pipeline import main as bias_main
 from dark_pipeline.run_pipeline import main as dark_main
 from utils.application.command import run_command
 from utils.domain.detector import Detector, Measured
+from utils.errors import InputError
+from utils.kernels.scene import Scene
 from utils.kernels.sensor import poisson
 from utils.plan_campaign import main as plan_main
 
@@ -259,11 +261,88 @@ def test_without_bias_frames_the_darks_serve(tmp_path):
     assert "DSNU not told" in notes_of(tmp_path / "out")
 
 
-def test_single_flats_tell_no_gain(tmp_path, capsys):
+def test_single_flats_tell_no_gain(tmp_path):
+    """No gain is a product missing, status 1; what single frames tell is told."""
     camera = camera_of((48, 64), 6)
-    campaign(tmp_path / "in", camera, 8, n=1, levels=(600, 1200), darks=False)
-    assert characterize(tmp_path / "in", tmp_path / "out") == 2
-    assert "gain cannot be measured: no group has two flats" in capsys.readouterr().err
+    campaign(tmp_path / "in", camera, 8, n=1, levels=(*LEVELS, 6000), darks=False)
+    assert characterize(tmp_path / "in", tmp_path / "out", plots="summary") == 1
+    found = content(tmp_path / "out")
+    assert found["gain"] is None
+    assert found["read_noise_electrons"] is None
+    assert "gain not told: no group has two flats" in notes_of(tmp_path / "out")
+    # Three levels of longer exposures are no brighter.
+    assert found["full_well_from"] == "no brighter"
+    assert found["full_well"]["value"] == pytest.approx(camera.measured_charge(1e6).mean() / 2.0, rel=0.002)
+    line = found["linearity"]
+    assert np.abs(line["deviation_percent"][:8]).max() < 1.0
+    with pytest.raises(InputError, match='got no "gain"'):
+        Detector.load(tmp_path / "out" / "detector.json")
+
+
+def test_saturated_flats_tell_nothing(tmp_path):
+    camera = camera_of((48, 64), 6)
+    campaign(tmp_path / "in", camera, 8, levels=(4500, 5200, 6000), darks=False)
+    assert characterize(tmp_path / "in", tmp_path / "out") == 1
+    found = content(tmp_path / "out")
+    assert found["gain"] is found["prnu"] is found["linearity"] is None
+    for words in ("gain not told: no level", "PRNU not told", "full well not told", "linearity not told"):
+        assert words in notes_of(tmp_path / "out")
+
+
+def test_settings_of_a_lamp_at_one_exposure_are_levels(tmp_path):
+    """Taken as one group, levels of 60 to 3300 ADU gave a gain 10 sigma off."""
+    camera = camera_of((72, 96), 11, nonlinearity=0.0)
+    campaign(tmp_path / "in", camera, 11, exposure=2.0, darks=False)
+    assert characterize(tmp_path / "in", tmp_path / "out") == 0
+    found = content(tmp_path / "out")
+    assert within(found["gain"], camera.gain)
+    assert found["photon_transfer"]["levels"] >= 7
+    assert found["linearity"] is None
+    assert found["full_well_from"] == "plateau"
+
+
+def test_light_that_moves_between_frames_does_not_enter(tmp_path):
+    """A tilt of 2 % from frame to frame is a fifth of the variance at 2500 ADU."""
+    camera = camera_of((72, 96), 12, nonlinearity=0.0)
+    tilt = np.broadcast_to(np.linspace(-1.0, 1.0, 96, dtype=np.float32), (72, 96))
+    take(tmp_path / "in", camera, "bias", [(0.0, 1e-5, 20, None)], 1)
+    plan = [(0.0, level / PER_SECOND, 4, level) for level in LEVELS[1:10]]
+    scene = dict(scene=lambda i: Scene(pattern=1.0 + 0.02 * (i % 2) * tilt))
+    take(tmp_path / "in", camera, "flat", plan, 2, start=START + 9000, drift=0.0, **scene)
+    assert characterize(tmp_path / "in", tmp_path / "out") == 0
+    assert within(content(tmp_path / "out")["gain"], camera.gain)
+    assert "the pattern of the light changes between frames" in notes_of(tmp_path / "out")
+
+
+def test_mosaic_of_colours_is_measured_in_one(tmp_path):
+    camera = camera_of((72, 96), 13, nonlinearity=0.0)
+    mosaic = np.ones((72, 96), np.float32)
+    mosaic[::2, ::2], mosaic[1::2, 1::2] = 0.45, 0.6
+    take(tmp_path / "in", camera, "bias", [(0.0, 1e-5, 20, None)], 1)
+    plan = [(0.0, level / PER_SECOND, 4, level) for level in LEVELS[1:]]
+    take(
+        tmp_path / "in", camera, "flat", plan, 2, start=START + 9000, drift=0.0,
+        scene=lambda i: Scene(pattern=mosaic),
+    )  # fmt: skip
+    assert characterize(tmp_path / "in", tmp_path / "out") == 0
+    found = content(tmp_path / "out")
+    assert within(found["gain"], camera.gain)
+    assert found["full_well_from"] == "plateau"
+    assert found["prnu"]["pixel"] == pytest.approx(1.0, rel=0.15)
+    assert "a mosaic of colours" in notes_of(tmp_path / "out")
+
+
+def test_gain_of_the_headers_that_is_not_that_of_the_frames(tmp_path):
+    """EGAIN is per stored unit, of which 16 make an ADU."""
+    camera = camera_of((72, 96), 14)
+    for name, egain in (("right", 2.0 / 16.0), ("wrong", 1.7 / 16.0)):
+        take(tmp_path / name, camera, "bias", [(0.0, 1e-5, 20, None)], 1, EGAIN=egain)
+        plan = [(0.0, level / PER_SECOND, 4, level) for level in LEVELS[1:8]]
+        take(tmp_path / name, camera, "flat", plan, 2, start=START + 9000, drift=0.0, EGAIN=egain)
+        assert characterize(tmp_path / name, tmp_path / f"{name}_out") == 0
+    assert content(tmp_path / "wrong_out")["gain_in_headers"]["value"] == pytest.approx(1.7)
+    assert "EGAIN of the frames is 1.7 e-/ADU" in notes_of(tmp_path / "wrong_out")
+    assert "EGAIN" not in notes_of(tmp_path / "right_out")
 
 
 def test_frames_of_a_broken_transfer_are_left_out(tmp_path):

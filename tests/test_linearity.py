@@ -53,10 +53,11 @@ def test_linear_signal_and_slope_invert_the_response():
     x, slope = response.at(m)
     np.testing.assert_allclose(x, 300.0 * T, rtol=1e-4)
     np.testing.assert_allclose(slope, 1.0 - 0.1 * 300.0 * T / 3900, rtol=1e-3)
-    low, high = linearity.usable_range(response)
+    low, high, error = linearity.usable_range(response)
     # 1 % at a fifth of 3900 ADU.
     assert low == pytest.approx(m.min())
     assert high == pytest.approx(0.99 * 780.0, rel=0.01)
+    assert error < 0.01 * high
 
 
 @pytest.mark.parametrize("shape", [(40, 56), (96, 96)])
@@ -97,3 +98,32 @@ def test_linearity_error_of_the_standard():
     np.testing.assert_allclose(found.deviation, deviation, rtol=1e-6, atol=1e-9)
     assert found.error == pytest.approx(np.abs(deviation[used]).mean())
     assert found.least < 0 < found.largest
+
+
+def test_error_of_a_deviation_is_that_of_its_own_pull():
+    """A level draws the line to itself: errors without that covariance would be a third too large here."""
+    pulls = []
+    for seed in range(30):
+        m, e = levels(lambda x: -0.03 * x / 3900, relative=1e-3, seed=seed)
+        response = linearity.fit_response(T, m, e)
+        pulls.append((response.deviation + 0.03 * 300.0 * T / 3900) / response.deviation_error)
+    pulls = np.array(pulls)
+    # 480 values, a third of them free of the others: the width is known to 0.055.
+    assert 0.8 < np.std(pulls) < 1.2
+    assert abs(np.mean(pulls)) < 0.3
+
+
+def test_error_of_the_end_of_the_usable_range():
+    pulls = []
+    for seed in range(40):
+        m, e = levels(lambda x: -0.05 * x / 3900, relative=5e-4, seed=seed)
+        _, high, error = linearity.usable_range(linearity.fit_response(T, m, e))
+        pulls.append((high - 0.99 * 780.0) / error)
+    # 1 sigma of a width of 40: 0.11.
+    assert 0.6 < np.std(pulls) < 1.4
+    assert abs(np.mean(pulls)) < 4.0 / np.sqrt(40)
+
+
+def test_range_that_does_not_end_has_no_error():
+    m, e = levels(lambda x: 0.0 * x)
+    assert np.isnan(linearity.usable_range(linearity.fit_response(T, m, e))[2])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tests import photon_frames
-from utils.kernels import linearity, photon_transfer
+from utils.kernels import full_well, linearity, photon_transfer
 
 SHAPES = ((40, 56), (96, 96))
 SEEDS = range(8)
@@ -20,7 +20,7 @@ def characterised():
         for seed in SEEDS:
             camera = photon_frames.sensor(shape, seed)
             base, signal, variance, error, exposure = photon_frames.measured(camera, 100 + seed)
-            well = photon_transfer.full_well(signal, variance, base.variance)
+            well = full_well.full_well(signal, variance, base.variance)
             noise = np.sqrt(variance / (2 * camera.response.size))
             response = linearity.fit_response(exposure, signal, noise, well.value)
             pairs = response.all_at(signal) if response.order > 1 else None
@@ -169,13 +169,13 @@ def test_integers_of_little_noise(noise):
 
 def test_range_that_does_not_end_and_range_that_turns():
     signal = np.array([100.0, 500, 1000, 2000, 3000])
-    open_end = photon_transfer.full_well(signal, 2.0 + 0.5 * signal, 2.0)
+    open_end = full_well.full_well(signal, 2.0 + 0.5 * signal, 2.0)
     assert (open_end.how, open_end.top) == ("not reached", 3000.0)
     assert math.isnan(open_end.value)
     assert not open_end.full.any()
     variance = 2.0 + 0.5 * signal
     variance[-1] *= 0.6
-    turned = photon_transfer.full_well(signal, variance, 2.0)
+    turned = full_well.full_well(signal, variance, 2.0)
     assert turned.how == "turn"
     assert 2000 < turned.value < 3000
     assert turned.full.tolist() == [False] * 4 + [True]

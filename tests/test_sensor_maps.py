@@ -147,6 +147,7 @@ def test_a_term_switched_off_changes_its_own_maps_only_and_the_frames(term):
         column_noise=0.3,
         full_well_spread=0.02,
         gain_droop=0.01,
+        brighter_fatter=1e-5,
         prnu_row=0.003,
         prnu_column=0.004,
         flat_b=1e-3,

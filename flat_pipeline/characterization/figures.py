@@ -5,9 +5,10 @@ import math
 import numpy as np
 
 from utils.application.figure_style import BLUE, GREEN, GREY, OCHRE, RED, head, new_figure, place, styled
-from utils.application.plots import Panel, Series, panels_figure
 from utils.application.report import measure
-from utils.kernels.photon_transfer import FIT_PART
+
+WIDTH, HEIGHT, SPECTRA = 4.3, 3.6, 2.6
+"""Of a figure: two stand side by side on the sheet [inch]."""
 
 
 @styled
@@ -21,9 +22,9 @@ def photon_transfer(camera):
         for name in ("signal", "variance", "error")
     )
     transfer, well = camera.transfer, camera.well
-    figure = new_figure(7.2, 4.3)
-    upper = place(figure, 0.92, 1.62, 6.08, 2.3)
-    lower = place(figure, 0.92, 0.48, 6.08, 1.0, sharex=upper)
+    figure = new_figure(WIDTH, HEIGHT)
+    upper = place(figure, 0.72, 1.52, WIDTH - 0.87, HEIGHT - 1.92)
+    lower = place(figure, 0.72, 0.48, WIDTH - 0.87, 0.95, sharex=upper)
     other = ~transfer.used & ~well.full
     # A full well may have no noise at all: shown at the lower edge.
     floor = 0.3 * min(transfer.base, float(variance[~well.full].min()))
@@ -62,54 +63,53 @@ def photon_transfer(camera):
     lower.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
     lower.xaxis.set_major_formatter("{x:g}")
     lower.xaxis.set_minor_formatter(NullFormatter())
-    gain = measure(transfer.gain, transfer.gain_error)
-    head(figure, f"Photon transfer: gain {gain} e⁻/ADU, from levels up to {FIT_PART:.0%} of the full well")
+    head(figure, f"Photon transfer: {measure(transfer.gain, transfer.gain_error)} e⁻/ADU")
     return figure
 
 
+@styled
 def deviation(camera):
     """Deviation from a straight line in percent, and that of EMVA 1288."""
     response, standard = camera.response, camera.standard
     used = response.used
-    series = [
-        Series(
-            response.signal[used],
-            100.0 * response.deviation[used],
-            sigma=100.0 * response.deviation_error[used],
-            line=(response.curve()[0], 100.0 * response.curve()[1]),
-            label="against the slope at little light",
-            colour=BLUE,
-        )
-    ]
+    figure = new_figure(WIDTH, HEIGHT)
+    axes = place(figure, 0.72, 0.48, WIDTH - 0.87, HEIGHT - 0.88)
+    axes.grid(visible=True)
+    axes.axhline(0.0, color=GREY, linewidth=0.9, linestyle=(0, (4, 3)))
+    curve = response.curve()
+    axes.plot(curve[0], 100.0 * curve[1], color=BLUE, linewidth=1.0)
+    values = 100.0 * response.deviation[used], 100.0 * response.deviation_error[used]
+    axes.errorbar(
+        response.signal[used], *values, fmt="o", ms=4, color=BLUE, label="against the slope at little light"
+    )
     if standard is not None:
         own = standard.used
-        series.append(
-            Series(
-                response.signal[own], standard.deviation[own], label="by EMVA 1288", colour=OCHRE, hollow=True
-            )
-        )
-    return panels_figure(
-        [Panel("deviation [%]", tuple(series), reference=0.0)],
-        xlabel="signal of the light [ADU]",
-        title="Linearity",
-        height=2.4,
-    )
+        axes.plot(
+            response.signal[own], standard.deviation[own], "s", ms=4, mfc="none", color=OCHRE,
+            label="against the line of EMVA 1288",
+        )  # fmt: skip
+    axes.set(xlabel="signal of the light [ADU]", ylabel="deviation [%]")
+    axes.margins(y=0.12)
+    axes.legend(loc="best")
+    head(figure, "Linearity")
+    return figure
 
 
 @styled
 def spectra(found, unit, title):
     """Power of the row and column patterns against frequency, with the level that pixels alone would give."""
-    figure = new_figure(7.2, 2.9)
-    for number, (name, (frequency, power, white)) in enumerate(found.spectra.items()):
-        axes = place(figure, 0.92 + number * 3.2, 0.5, 2.75, 1.9)
-        axes.plot(frequency, np.maximum(power, 1e-12), color=BLUE, linewidth=0.7)
-        axes.axhline(white, color=RED, linewidth=1.0, linestyle=(0, (4, 3)), label="pixels and noise left")
-        axes.set(yscale="log", xlabel="cycles per pixel", xlim=(0, 0.5))
-        low, high = max(white / 30.0, float(np.quantile(power, 0.02))), float(power.max()) * 2.0
-        axes.set_ylim(min(low, white / 3.0), max(high, white * 3.0))
-        axes.set_title(f"{name} means", size=8.5, weight="normal")
-        if number == 0:
-            axes.set_ylabel(f"power [{unit}]")
-            axes.legend(loc="upper right")
+    figure = new_figure(WIDTH, SPECTRA)
+    axes = place(figure, 0.72, 0.48, WIDTH - 0.87, SPECTRA - 0.88)
+    low, high = math.inf, 0.0
+    for colour, (name, (frequency, power, white)) in zip((BLUE, OCHRE), found.spectra.items(), strict=True):
+        axes.plot(frequency, np.maximum(power, 1e-12), color=colour, linewidth=0.8, label=f"{name} means")
+        axes.axhline(white, color=colour, linewidth=1.0, linestyle=(0, (4, 3)))
+        low = min(low, max(float(np.quantile(power, 0.02)), white / 30.0), white / 3.0)
+        high = max(high, 6.0 * float(power.max()), 3.0 * white)
+    axes.plot([], [], color=GREY, linewidth=1.0, linestyle=(0, (4, 3)), label="pixels and noise left")
+    axes.set(
+        yscale="log", xlabel="cycles per pixel", ylabel=f"power [{unit}]", xlim=(0, 0.5), ylim=(low, high)
+    )
+    axes.legend(loc="upper right", ncols=3, columnspacing=0.8, handlelength=1.0, fontsize=7)
     head(figure, title)
     return figure

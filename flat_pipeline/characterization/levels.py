@@ -5,17 +5,29 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from flat_pipeline.characterization.measure import Reading, Stack, frame_levels, measure, profiles
+from flat_pipeline.characterization.measure import (
+    Reading,
+    Stack,
+    frame_levels,
+    measure,
+    moving_light,
+    profiles,
+)
 from utils.domain.frame_groups import DUPLICATE, group_entries, sample_frames
 from utils.domain.screening import converter_maximum, screen_groups
 from utils.errors import InputError
 from utils.kernels import adu_scale as stored_step
 from utils.kernels import emva, screen
-from utils.kernels.photon_transfer import LIMIT_SIGMA, Ordinary, ordinary_pixels
+from utils.kernels.groups import group_by_gap
+from utils.kernels.photon_transfer import Ordinary, highest_variance, ordinary_pixels
 from utils.kernels.screen import robust_level
 
 BAND = 0.1
 """Pixels whose light differs from the middle one by less than this part make up a level: signal is one number there."""
+ONE_LEVEL = 1.2
+"""Frames whose levels follow one another within this factor are of one level."""
+MOSAIC = 0.05
+"""A flat whose pixels differ by more than this part between the places of a 2 x 2 mosaic is one of a colour camera."""
 ODD = 0.2
 """A pixel whose response differs from the surface by more than this part is dead, dusty or blemished."""
 WARM_SIGMA = 5.0
@@ -36,8 +48,8 @@ class Setting:
 class Level:
     """One group of frames.
 
-    found : `Ordinary` pixels, signal above bias.  light : signal without dark current [ADU].  lamp : scatter of the frames'
-    levels, relative (light) or [ADU] (bias, dark), NaN where unknown.
+    found : `Ordinary` pixels, signal above bias.  light : signal without dark current [ADU].  scatter : of the frames'
+    levels [ADU], noise included, NaN where unknown.  pattern, pattern_error : variance that light which moves adds [ADU^2].
     """
 
     kind: str
@@ -47,19 +59,28 @@ class Level:
     frames: int
     found: Ordinary
     light: float
-    lamp: float
+    scatter: float
+    pattern: float = 0.0
+    pattern_error: float = 0.0
+
+    def mean_error(self, jitter, noise):
+        """Error of the mean of the frames [ADU], a lamp's changes apart.
+
+        jitter : of the zero level [ADU].  noise : variance of a sample where the frames do not tell it [ADU^2].
+        """
+        own = self.found.variance if math.isfinite(self.found.variance) else noise
+        return math.sqrt(max(own / self.found.pixels, jitter**2) / self.frames)
 
 
 @dataclass(frozen=True)
 class BiasLevel:
-    """Bias frames: their stack, level, good pixels (bool), temporal `Parts`; jitter of the zero level [ADU]."""
+    """Bias frames: their stack, level, good pixels (bool), temporal `Parts`."""
 
     stack: Stack
     level: Level
     mean: float
     good: np.ndarray
     temporal: emva.Parts
-    jitter: float
 
 
 @dataclass(frozen=True)
@@ -124,16 +145,14 @@ def measure_bias(context, config, setting, temperature):
     n = len(group)
     zero = np.zeros(stack.value.shape, np.float32)
     found = ordinary_pixels(zero, stack.variance, stack.dof, 0.0, read_only=True)
-    limit = 1.0 + LIMIT_SIGMA * math.sqrt(2.0 / stack.dof) + LIMIT_SIGMA**2 / stack.dof
-    good = stack.variance <= limit * found.variance
+    good = stack.variance <= highest_variance(stack.dof) * found.variance
     sigma = math.sqrt(max(found.variance, 1e-12))
     rows, columns = profiles(stack, good, sigma, setting.reading)
     temporal = emva.temporal_parts(rows, columns, found.variance, found.error, int(good.sum()))
     # Rows and columns of a frame are few: their share of the noise is known less well than that of pixels.
     found = Ordinary(0.0, temporal.total, temporal.total_error, found.pixels, found.left_out)
-    jitter = float(stack.levels.std(ddof=1))
-    level = Level("bias", "", group.temperature, 0.0, n, found, 0.0, jitter)
-    return BiasLevel(stack, level, float(stack.levels.mean()), good, temporal, jitter)
+    level = Level("bias", "", group.temperature, 0.0, n, found, 0.0, stack.scatter)
+    return BiasLevel(stack, level, float(stack.levels.mean()), good, temporal)
 
 
 def measure_darks(context, config, setting, base, good, progress):
@@ -193,8 +212,9 @@ def _dark_level(frames, stack, base, good):
     else:
         mean, _ = robust_level(stack.value[good])
         found = Ordinary(mean, math.nan, math.nan, int(good.sum()), 0.0)
-    jitter = float(stack.levels.std(ddof=1)) if stack.dof > 0 else math.nan
-    return Level("dark", "", frames.temperature, frames.exposure, len(frames), found, found.signal, jitter)
+    return Level(
+        "dark", "", frames.temperature, frames.exposure, len(frames), found, found.signal, stack.scatter
+    )
 
 
 def screen_frames(one, setting, context):
@@ -216,7 +236,10 @@ def screen_frames(one, setting, context):
 
 @dataclass(frozen=True)
 class FlatSet:
-    """Levels of all flats, and the reference of each filter: filter -> (FrameGroup, Stack, band of pixels)."""
+    """Levels of all flats, and the reference of each filter.
+
+    references : filter -> (FrameGroup, Stack, band of pixels (bool), pedestal, pixels of the brightest colour (bool)).
+    """
 
     levels: list
     references: dict
@@ -240,9 +263,11 @@ def measure_flats(sampled, context, config, setting, base, good, progress):
             context.record.reject(
                 kept.entries[index]["original_path"], f"UNDEREXPOSED: level {levels[index]:.1f} ADU"
             )
-        lit = [index for index in range(len(kept)) if levels[index] > 0]
-        if lit:
-            groups.append((kept.subset(lit), levels[lit]))
+        lit = np.flatnonzero(levels > 0)
+        # Flats of one exposure under several settings of the lamp are several levels.
+        for own in group_by_gap(np.log(levels[lit]), math.log(ONE_LEVEL)) if lit.size else ():
+            own = np.sort(lit[own])
+            groups.append((kept.subset(own.tolist()), levels[own]))
     if not groups:
         raise InputError(f"{config.shared.basepath}: no flat with light above bias and dark")
     means = np.array([levels.mean() for _, levels in groups])
@@ -260,10 +285,24 @@ def measure_flats(sampled, context, config, setting, base, good, progress):
         pedestal = source.pedestal(group.temperature, group.exposure)
         stack = measure(group.images, pedestal.value, setting.reading, light=True, levels=levels)
         if name not in bands:
-            bands[name] = (group, stack, _band(stack.value, good), pedestal)
-        found.append(_flat_level(group, stack, pedestal.dark, base, bands[name][2]))
+            brightest = _brightest_colour(stack.value, good)
+            bands[name] = (group, stack, _band(stack.value, good & brightest), pedestal, brightest)
+        found.append(_flat_level(group, stack, pedestal.dark, base, bands[name][2], setting))
     found.sort(key=lambda level: (level.filter, level.found.signal))
     return FlatSet(found, bands)
+
+
+def _brightest_colour(value, good):
+    """Pixels of the brightest places of a 2 x 2 mosaic of colours, all pixels where there is none."""
+    finite = good & np.isfinite(value)
+    places = [(y, x) for y in (0, 1) for x in (0, 1)]
+    means = [robust_level(value[y::2, x::2][finite[y::2, x::2]])[0] for y, x in places]
+    chosen = np.ones(value.shape, bool)
+    if not min(means) < (1.0 - MOSAIC) * max(means):
+        return chosen
+    for (y, x), mean in zip(places, means, strict=True):
+        chosen[y::2, x::2] = mean > (1.0 - MOSAIC) * max(means)
+    return chosen
 
 
 def _band(value, good):
@@ -276,15 +315,15 @@ def _band(value, good):
     return finite & even & near
 
 
-def _flat_level(group, stack, dark, base, band):
+def _flat_level(group, stack, dark, base, band, setting):
     below = 0.0 if dark is None else float(np.mean(dark[band], dtype=np.float64))
     if stack.dof > 0:
         above = stack.value[band] + np.float32(below)
         found = ordinary_pixels(above, stack.variance[band], stack.dof, base)
-        lamp = stack.lamp(math.sqrt(found.variance / found.pixels))
+        pattern = moving_light(stack.images, stack.pedestal, stack.levels, setting.reading)
     else:
+        pattern = 0.0, 0.0
         found = Ordinary(robust_level(stack.value[band])[0] + below, math.nan, math.nan, int(band.sum()), 0.0)
-        lamp = math.nan
     return Level(
         "flat",
         group.entries[0]["filter"],
@@ -293,5 +332,6 @@ def _flat_level(group, stack, dark, base, band):
         len(group),
         found,
         found.signal - below,
-        lamp,
+        stack.scatter,
+        *pattern,
     )

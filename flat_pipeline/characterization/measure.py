@@ -13,6 +13,8 @@ from utils.kernels.screen import robust_level
 
 LEVEL_VALUES = 1 << 18
 """Values of a frame from which its level against the first of its group is found."""
+STRETCH = 16
+"""Pixels of a row whose mean tells a pattern from noise."""
 BLOCK_VALUES = 1 << 20
 
 
@@ -46,12 +48,10 @@ class Stack:
         """Degrees of freedom of the variance of a pixel."""
         return len(self.images) - 1
 
-    def lamp(self, noise):
-        """Scatter of the frames' levels relative to them, without a noise of the level [ADU]; NaN for one frame."""
-        if self.dof < 1:
-            return math.nan
-        scatter = float(self.levels.var(ddof=1)) - noise**2
-        return math.sqrt(max(scatter, 0.0)) / float(self.levels.mean())
+    @property
+    def scatter(self):
+        """Scatter of the frames' levels [ADU], that of noise included; NaN for one frame."""
+        return float(self.levels.std(ddof=1)) if self.dof > 0 else math.nan
 
 
 def frame_levels(images, pedestal, reading):
@@ -60,20 +60,49 @@ def frame_levels(images, pedestal, reading):
     The first frame's own, and the robust mean of the difference of each other from it: pixels that are struck, or jump,
     count no more than others.
     """
+    levels, first, start = [], None, None
+    for rows, values in _samples(images, reading):
+        if first is None:
+            first = values if pedestal is None else values - pedestal[rows]
+            start = values
+            levels.append(robust_level(first)[0])
+        else:
+            levels.append(levels[0] + robust_level(values - start)[0])
+    return np.array(levels)
+
+
+def moving_light(images, pedestal, levels, reading):
+    """Variance that a pattern of light which differs between the frames adds to that of a sample, and its error [ADU^2].
+
+    levels : (n,) of the frames [ADU].  From means of stretches of rows of the same sample: noise of pixels averages
+    there, a pattern does not.  Rows that differ in temporal noise count too.
+    """
+    means, noise, start = [], [], None
+    for (rows, values), level in zip(_samples(images, reading), levels, strict=True):
+        light = (values if pedestal is None else values - pedestal[rows]) * np.float32(levels.mean() / level)
+        start = light if start is None else start
+        left = light - start
+        middle, spread = robust_level(left)
+        left = np.clip(np.nan_to_num(left - middle), -CLIP_SIGMA * spread, CLIP_SIGMA * spread)
+        width = min(STRETCH, left.shape[1])
+        cells = left[:, : left.shape[1] // width * width].reshape(-1, width)
+        means.append(cells.mean(axis=1, dtype=np.float64))
+        noise.append(float(cells.var(axis=1, ddof=1).mean(dtype=np.float64)))
+    means, frames = np.array(means), len(means)
+    # Each difference to the first frame holds the noise of two.
+    expected = 0.5 * float(np.mean(noise[1:])) / width
+    between = float(means.var(axis=0, ddof=1).mean())
+    return between - expected, expected * math.sqrt(2.0 / ((frames - 1) * means.shape[1]))
+
+
+def _samples(images, reading):
+    """Rows of the sample (r,) and their values [ADU], (r, nx), frame after frame."""
     with FrameStack(images) as stack:
         ny, nx = stack.shape
         count = min(ny, max(16, LEVEL_VALUES // nx))
         rows = np.arange(ny) if count >= ny else np.linspace(0, ny - 1, count + 2)[1:-1].astype(int)
-        first, levels = None, []
         for index, image in enumerate(images):
-            values = _adu(np.asarray(stack.frame_view(index)[rows]), image, reading)
-            if first is None:
-                first = values if pedestal is None else values - pedestal[rows]
-                start = values
-                levels.append(robust_level(first)[0])
-            else:
-                levels.append(levels[0] + robust_level(values - start)[0])
-    return np.array(levels)
+            yield rows, _adu(np.asarray(stack.frame_view(index)[rows]), image, reading)
 
 
 def _adu(stored, image, reading):

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 import numpy as np
 
-from flat_pipeline.characterization.camera import BINS
+from flat_pipeline.characterization.camera import BINS, zero_error
 from utils.domain.detector import Detector, Measured
 from utils.kernels import emva, linearity
 from utils.version import __version__
@@ -22,6 +22,10 @@ CAMERA_CARDS = (
     "YBINNING",
 )
 PARTS = ("total", "row", "column", "pixel")
+SLOPES = (
+    ("system_gain_emva", "system gain K by EMVA 1288, slope through the origin"),
+    ("line_slope", "slope of a line with an offset, 3 to 60 % of the full well"),
+)
 
 
 def detector_of(camera, cards):
@@ -32,20 +36,24 @@ def detector_of(camera, cards):
     read = camera.read_noise
     read_noise = None if math.isnan(read[0]) else Measured(read[0], read[1], "adu")
     reached = math.isfinite(well.value)
-    full = Measured(well.value, well.error, "adu") if reached else None
+    full_error = math.hypot(well.error, zero_error(camera))
+    full = Measured(well.value, full_error, "adu") if reached else None
     limited = reached and level is not None and well.value + level > 0.998 * camera.setting.top
     more = {
         "program": f"calibration pipelines {__version__}",
         "date": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S}",
         "temperature": camera.temperature,
         "read_noise_electrons": _electrons(*read, transfer),
-        "full_well_electrons": _electrons(well.value, well.error, transfer),
+        "full_well_electrons": _electrons(well.value, full_error, transfer),
         "full_well_from": well.how,
         "limited_by_converter": limited,
         "saturation": _number(well.value + level, well.error, "adu")
         if reached and level is not None
         else None,
-        "saturation_emva": _number(well.turn, None, "adu"),
+        "gain_in_headers": _number(camera.told_gain, None, "e-/adu"),
+        "saturation_emva": _number(well.turn, None, "adu") if reached else None,
+        "system_gain_emva": _slope(camera.system_gain),
+        "line_slope": _slope(camera.line_slope),
         "highest_signal": well.top,
         "bias_level": level,
         "brighter_fatter_a00": _number(transfer.a00, transfer.a00_error, "1/e-") if transfer.a00 else None,
@@ -65,13 +73,25 @@ def detector_of(camera, cards):
         "notes": camera.notes,
     }
     told = {key: cards[key] for key in CAMERA_CARDS if key in cards}
-    return Detector(Measured(gain, transfer.gain_error, "e-/adu"), scale, read_noise, full, told, more)
+    measured = None if camera.no_gain else Measured(gain, transfer.gain_error, "e-/adu")
+    return Detector(measured, scale, read_noise, full, told, more)
 
 
 def _number(value, error, unit):
     if value is None or not math.isfinite(value):
         return None
     return {"value": value, "error": error, "unit": unit}
+
+
+def _slope(found):
+    if found is None:
+        return None
+    return {
+        **_number(found.value, found.error, "adu/e-"),
+        "levels": found.levels,
+        "from": found.low,
+        "to": found.high,
+    }
 
 
 def _electrons(value, error, transfer):
@@ -88,12 +108,14 @@ def _linearity(camera):
     order = np.argsort(response.signal)
     pick = order[response.used[order]]
     standard = camera.standard
+    low, high, error = linearity.usable_range(response)
     return {
         "exposure": response.exposure[pick].tolist(),
         "signal": response.signal[pick].tolist(),
         "deviation_percent": (100.0 * response.deviation[pick]).tolist(),
         "error_percent": (100.0 * response.deviation_error[pick]).tolist(),
-        "usable_range": list(linearity.usable_range(response)),
+        "usable_range": [low, high],
+        "usable_range_error": None if math.isnan(error) else error,
         "usable_within_percent": linearity.USABLE_PERCENT,
         "emva_linearity_error_percent": None if standard is None else standard.error,
         "emva_least_percent": None if standard is None else standard.least,
@@ -140,7 +162,7 @@ def _temporal(parts):
 
 LEVEL_COLUMNS = (
     *("kind", "filter", "temperature", "exposure", "frames", "signal", "light", "variance", "variance_error"),
-    *("model", "lamp", "left_out", "use"),
+    *("model", "scatter", "left_out", "use"),
 )
 
 
@@ -165,7 +187,7 @@ def level_rows(camera):
                 "variance": level.found.variance,
                 "variance_error": level.found.error,
                 "model": float(camera.transfer.model[place]) if fitted else None,
-                "lamp": level.lamp,
+                "scatter": level.scatter,
                 "left_out": level.found.left_out,
                 "use": _use(camera, level, place),
             }
@@ -246,7 +268,13 @@ def values_of(detector, camera):
         if entry is not None:
             rows.append((section, name, entry["value"], entry["error"], entry["unit"]))
 
-    add("", "gain", {"value": detector.gain.value, "error": detector.gain.error, "unit": "e-/adu"})
+    gain = detector.gain
+    if gain is not None:
+        rows.append(("", "gain", gain.value, gain.error, "e-/adu"))
+        rows.append(("", "1 / gain", 1.0 / gain.value, gain.error / gain.value**2, "adu/e-"))
+    for key, title in SLOPES:
+        if more[key] is not None:
+            add("", title, more[key])
     if detector.read_noise is not None:
         add(
             "",
@@ -256,7 +284,7 @@ def values_of(detector, camera):
         add("", "read noise", more["read_noise_electrons"])
     if detector.full_well is not None:
         name = (
-            "full well above bias, the converter's end"
+            "full well above bias, end of the converter"
             if more["limited_by_converter"]
             else "full well above bias"
         )
@@ -265,30 +293,30 @@ def values_of(detector, camera):
         if detector.read_noise is not None:
             ratio = detector.full_well.value / detector.read_noise.value
             rows.append(
-                ("", "dynamic range, full well over read noise", 20.0 * math.log10(ratio), None, "dB")
+                (
+                    "",
+                    "dynamic range, full well over read noise",
+                    f"{20.0 * math.log10(ratio):.1f}",
+                    None,
+                    "dB",
+                )
             )
-    add("", "saturation by EMVA 1288: signal of the largest variance", more["saturation_emva"])
+    add("", "saturation by EMVA 1288, largest variance", more["saturation_emva"])
     add("", "brighter-fatter a00", more["brighter_fatter_a00"])
     line = more["linearity"]
     if line is not None:
-        low, high = line["usable_range"]
-        rows.append(
-            (
-                "",
-                f"linear within {line['usable_within_percent']:g} %",
-                f"{low:.0f} to {high:.0f}",
-                None,
-                "adu",
-            )
-        )
+        low, high, end = *line["usable_range"], line["usable_range_error"]
+        shown = f"{low:.0f} to {high:.0f}" + ("" if end is None else f" ± {end:.0f}")
+        rows.append(("", f"linear within {line['usable_within_percent']:g} %", shown, None, "adu"))
         if line["emva_linearity_error_percent"] is not None:
-            rows.append(("", "linearity error by EMVA 1288", line["emva_linearity_error_percent"], None, "%"))
+            error = f"{line['emva_linearity_error_percent']:.3f}"
+            rows.append(("", "linearity error by EMVA 1288", error, None, "%"))
     dark = more["dark_current"]
     if dark is not None:
         at = f"{dark['temperature']:.1f} °C"
         add("", f"dark current at {at}, from the mean", dark["from_mean"])
         add("", f"dark current at {at}, from the variance", dark["from_variance"])
-    add("", "temperature step that doubles the dark current", more["doubling_temperature"])
+    add("", "doubling temperature of the dark current", more["doubling_temperature"])
     for key, title in (("dsnu", "DSNU"), ("prnu", "PRNU"), ("temporal", "temporal noise without light")):
         entry = more[key]
         if entry is None:

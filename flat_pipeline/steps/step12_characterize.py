@@ -1,19 +1,16 @@
 """The camera in numbers: photon transfer, linearity, non-uniformity, dark current; detector.json and a one-page sheet."""
 
-import math
-
 from flat_pipeline.characterization import camera as results
-from flat_pipeline.characterization import levels, sheet
+from flat_pipeline.characterization import levels, sheet, uniformity
 from utils.application.log import progress
 from utils.application.report import context_of, csv_table, write_report
-from utils.errors import InputError
 from utils.fits_io.atomic import write_bytes, write_csv
 from utils.fits_io.naming import counted
 
 DETECTOR, SHEET, FOLDER = "detector.json", "detector_sheet.html", "characterization"
 CAPTIONS = {
-    "photon_transfer": "Temporal variance of ordinary pixels against their signal. Where it leaves the curve wells fill."
-    " Residuals should scatter about zero within their errors.",
+    "photon_transfer": "Temporal variance of ordinary pixels against their signal, fitted up to 70 % of the full well."
+    " Where it leaves the curve wells fill; residuals should scatter about zero within their errors.",
     "linearity": "Signal against exposure time, as deviation from a straight line. A bend at the top is the well, a slope"
     " all along is the amplifier, or a lamp that drifts.",
     "dsnu_spectra": "Power of the patterns of rows and columns in bias frames. Peaks are pick-up of a period; what lies"
@@ -93,23 +90,23 @@ def run(config, context):
         if origin != "bias frames":
             camera.notes.append(f"noise without light from {origin}: no group has two bias frames")
         results.photon(camera, base, base_error)
-        gain = math.nan if camera.transfer is None else camera.transfer.gain
-        if not (math.isfinite(gain) and gain > 0):
-            reason = camera.notes[-1] if camera.notes else "no level tells it"
-            raise InputError(
-                f"{config.shared.basepath}: gain cannot be measured: {reason}; expected pairs of flats"
-            )
-        jitter = bias.jitter if bias is not None else math.nan
-        results.dark_currents(camera, jitter, gain)
-        results.dark_uniformity(camera, good)
+        gain = camera.transfer.gain
+        if camera.no_gain:
+            record.missing("gain", camera.no_gain)
+            camera.notes.insert(0, f"gain not told: {camera.no_gain}")
+        egain = context.groups[0].entries[0]["egain"]
+        results.compare_saturation(camera, config.saturation)
+        results.compare_gain(camera, egain and egain * setting.reading.adu_scale)
+        results.dark_currents(camera, gain)
+        uniformity.dark_uniformity(camera, good)
         reference = max(flats.references.values(), key=lambda one: len(one[0]))
-        results.photo_uniformity(camera, reference, good, gain)
+        uniformity.photo_uniformity(camera, reference, good, gain)
         detector = sheet.detector_of(camera, context.groups[0].images[0].cards)
         _write(config, context, camera, detector)
-        error = camera.transfer.gain_error
-        step.summary = (
-            f"{counted(len(flats.levels), 'level')} of flats, gain {gain:.4g} +- {error:.2g} e-/ADU"
+        told = (
+            f"gain {gain:.4g} +- {camera.transfer.gain_error:.2g} e-/ADU" if not camera.no_gain else "no gain"
         )
+        step.summary = f"{counted(len(flats.levels), 'level')} of flats, {told}"
 
 
 def _all(shape):
@@ -130,7 +127,7 @@ def _write(config, context, camera, detector):
         record.add_product(path, f"CHARACTERIZATION_{name.upper()}")
     for section, name, value, error, unit in sheet.values_of(detector, camera):
         record.value(name, value, unit, error, section=section)
-    for note in camera.notes:
+    for note in camera.notes[bool(camera.no_gain) :]:
         record.warn(note)
     pictures = _draw(record, folder, camera) if config.shared.plots != "none" else []
     shown = []
@@ -143,7 +140,15 @@ def _write(config, context, camera, detector):
         program="flat_pipeline/run_pipeline.py",
         inputs=_inputs(camera, detector),
     )
-    page |= {"figures": pictures, "tables": shown, "products": [], "rejected": (), "options": {}, "steps": ()}
+    page |= {
+        "figures": pictures,
+        "tables": shown,
+        "products": [],
+        "rejected": (),
+        "options": {},
+        "steps": (),
+        "compact": True,
+    }
     path = record.claim(config.output_dir / SHEET)
     write_report(path, page)
     record.add_product(path, "DETECTOR_SHEET")
@@ -165,7 +170,7 @@ def _draw(record, folder, camera):
     from flat_pipeline.characterization import figures
     from utils.application.figure_style import png_bytes
 
-    made = {"photon_transfer": figures.photon_transfer(camera)}
+    made = {} if camera.no_gain else {"photon_transfer": figures.photon_transfer(camera)}
     if camera.response is not None:
         made["linearity"] = figures.deviation(camera)
     if camera.dsnu is not None:

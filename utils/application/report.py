@@ -32,6 +32,7 @@ OPTIONAL = {
     "products": (),
     "steps": (),
     "rejected": (),
+    "compact": False,
 }
 
 
@@ -57,6 +58,7 @@ def write_report(path, context):
     products : list of {"path", "prodtype", "what"}; path relative to the folder of the report
     steps : list of {"name", "seconds", "summary"}
     rejected : list of {"path", "reason"}; frames left out
+    compact : for a page of print: key numbers in two columns, figures side by side, tables folded
 
     Returns the path.  Raises ValueError for a key that is not among these, or a required one that is absent.
     """

@@ -26,13 +26,14 @@ class Measured:
 class Detector:
     """What is known of a camera; levels in product ADU.
 
-    gain [e-/adu], read_noise [adu], full_well [adu above bias]: `Measured`, the last two may be None.
+    gain [e-/adu], read_noise [adu], full_well [adu above bias]: `Measured`, None where the frames did not tell it; what is
+    loaded has a gain.
     adu_scale : stored units per product ADU.  camera : cards that tell the camera and its setting (INSTRUME, GAIN ...).
     more : everything else of the file (linearity, prnu, dsnu, ...), as plain values.
     path : where it was read, or None.
     """
 
-    gain: Measured
+    gain: Measured | None
     adu_scale: float = 1.0
     read_noise: Measured | None = None
     full_well: Measured | None = None

@@ -8,10 +8,17 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+from scipy import special
 
 CLIP_SIGMA = 5.0
 """A residual further out is a hit or a pixel that jumps: it must not speak for its row."""
 SURFACE_BINS, SURFACE_ORDER = 32, 4
+UNLIKELY = 0.01
+"""Probability of chi-square below which the scatter of the points counts, and not what they say."""
+SENSITIVITY_PART = 0.7
+"""Part of the saturation up to which the system gain is the slope."""
+LINE_PARTS = (0.03, 0.6)
+"""Parts of the full well between which a line with an offset is laid."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +92,7 @@ def spatial_parts(image, good, temporal, n):
     temporal : `Parts` of one frame, which the stack still holds an n-th of; its row and column parts too, which the
     standard takes for pixel noise.
     Returns `Parts` and the profiles of rows (ny,) and columns (nx,) about the mean, NaN where no pixel is good.
-    The errors are those of the residual temporal noise.
+    The errors are those of the residual temporal noise, and of what was taken out for it.
     """
     ny, nx = image.shape
     work = np.where(good, image, 0.0).astype(np.float64)
@@ -107,20 +114,17 @@ def spatial_parts(image, good, temporal, n):
     of_columns = float(np.nanmean(np.square(columns))) - left[2]
     row, column, pixel = split_variance(of_all, of_rows, of_columns, in_column, in_row)
 
-    def error(variance, noise, number):
-        return math.sqrt((4.0 * max(variance, 0.0) * noise + 2.0 * noise**2) / number)
+    def error(variance, noise, number, known):
+        """Of a variance found in ``number`` values that hold a noise (variance), which is known to ``known``."""
+        chance = (4.0 * max(variance, 0.0) * noise + 2.0 * noise**2) / number
+        return math.hypot(math.sqrt(chance), known / n)
 
-    left = [max(one, 0.0) for one in left]
-    parts = Parts(
-        of_all,
-        row,
-        column,
-        pixel,
-        error(of_all, left[0], count),
-        error(of_rows, left[1], ny),
-        error(of_columns, left[2], nx),
-        error(pixel, left[0], count),
-    )
+    errors = [
+        error(of_rows, max(left[1], 0.0), ny, temporal.row_error),
+        error(of_columns, max(left[2], 0.0), nx, temporal.column_error),
+        error(pixel, max(temporal.pixel, 0.0) / n, count, temporal.pixel_error),
+    ]
+    parts = Parts(of_all, row, column, pixel, math.hypot(*errors), *errors)
     return parts, rows, columns
 
 
@@ -187,7 +191,8 @@ def dark_current(exposure, mean, mean_error, variance, variance_error, gain):
 
     exposure (n,) [s], bias frames count as 0 s; mean (n,) [ADU] and variance (n,) [ADU^2] of ordinary pixels with their
     errors, NaN = unknown.  gain [e-/ADU] turns a growth of variance to one of signal.
-    Straight lines; their errors grow where the points scatter more than they say.  Returns `DarkCurrent`.
+    Straight lines; their errors grow where the points scatter more than
+    chance allows.  Returns `DarkCurrent`.
     """
     t = np.asarray(exposure, float)
     slope, error = _slope(t, mean, mean_error)
@@ -205,17 +210,20 @@ def _slope(x, y, sigma):
     sxx = (w * (x - centre) ** 2).sum()
     slope = (w * (x - centre) * y).sum() / sxx
     left = y - (w * y).sum() / w.sum() - slope * (x - centre)
-    dof = x.size - 2
-    scaled = max(1.0, math.sqrt((w * left**2).sum() / dof)) if dof > 0 else 1.0
-    return float(slope), float(scaled / math.sqrt(sxx))
+    return float(slope), _scaled((w * left**2).sum(), x.size - 2) / math.sqrt(sxx)
+
+
+def _scaled(chi2, dof):
+    """Factor on errors that points do not keep to; chance alone must not make it."""
+    return math.sqrt(chi2 / dof) if dof > 0 and special.chdtrc(dof, chi2) < UNLIKELY else 1.0
 
 
 def doubling_temperature(temperature, rate, error):
     """Temperature step that doubles the dark current, ``ln 2 / B``, and its error [degC].
 
     temperature (n,) [degC], rate (n,) and error (n,) [ADU/s].  ``rate = A exp(B T)`` by Gauss-Newton in linear space; the
-    error grows where the rates scatter more than theirs say.  NaN where fewer than two temperatures have a rate above three
-    times its error, or the rate does not grow.
+    error grows where the rates scatter more than chance allows.  NaN where fewer than two temperatures have a rate above
+    three times its error, or the rate does not grow.
     """
     t, r, e = (np.asarray(a, float) for a in (temperature, rate, error))
     good = np.isfinite(r) & (e > 0) & (r > 3.0 * e)
@@ -234,8 +242,57 @@ def doubling_temperature(temperature, rate, error):
         if np.abs(step).max() < 1e-12:
             break
     chi2 = float((((r - np.exp(a + b * x)) / e) ** 2).sum())
-    dof = t.size - 2
-    scaled = max(1.0, math.sqrt(chi2 / dof)) if dof > 0 else 1.0
     if not b > 0:
         return math.nan, math.nan
+    scaled = _scaled(chi2, t.size - 2)
     return math.log(2.0) / b, math.log(2.0) / b**2 * math.sqrt(np.linalg.inv(normal)[1, 1]) * scaled
+
+
+@dataclass(frozen=True)
+class SystemGain:
+    """Slope of variance against signal [ADU/e-] and its error; the levels used: number, lowest and highest signal [ADU]."""
+
+    value: float
+    error: float
+    levels: int
+    low: float
+    high: float
+
+
+def system_gain(signal, variance, error, dark, dark_error, saturation):
+    """Overall system gain K as EMVA 1288 has it: a line through the origin, all levels up to 70 % of saturation alike.
+
+    signal (n,) above dark [ADU], variance and error (n,) [ADU^2]; dark, dark_error : variance without light [ADU^2].
+    saturation : signal of the largest variance [ADU].  The error is that of the noise, or what the levels scatter by about
+    the line where that is more.  Returns `SystemGain`, or None where no level is in the range.
+    """
+    x, y, e = (np.asarray(a, float) for a in (signal, variance, error))
+    used = (x > 0) & (x <= SENSITIVITY_PART * saturation)
+    if not used.any():
+        return None
+    x, y, e = x[used], y[used] - dark, e[used]
+    square = (x**2).sum()
+    slope = (x * y).sum() / square
+    noise = ((x * e) ** 2).sum() / square**2 + (x.sum() / square * dark_error) ** 2
+    scatter = ((y - slope * x) ** 2).sum() / max(x.size - 1, 1) / square
+    return SystemGain(float(slope), math.sqrt(max(noise, scatter)), x.size, float(x.min()), float(x.max()))
+
+
+def line_slope(signal, variance, error, well):
+    """Slope of a line with an offset of its own, levels from 3 to 60 % of the full well, as often quoted for K.
+
+    A response that bends down, or a brighter-fatter effect, makes it smaller than K: the line need not meet the variance
+    without light.  Returns `SystemGain`, or None where fewer than two levels are in that range.
+    """
+    x, y, e = (np.asarray(a, float) for a in (signal, variance, error))
+    used = (x >= LINE_PARTS[0] * well) & (x <= LINE_PARTS[1] * well)
+    if used.sum() < 2 or np.ptp(x[used]) == 0:
+        return None
+    x, y, e = x[used], y[used], e[used]
+    away = x - x.mean()
+    square = (away**2).sum()
+    slope = (away * y).sum() / square
+    noise = ((away * e) ** 2).sum() / square**2
+    left = y - y.mean() - slope * away
+    scatter = (left**2).sum() / (x.size - 2) / square if x.size > 2 else 0.0
+    return SystemGain(float(slope), math.sqrt(max(noise, scatter)), x.size, float(x.min()), float(x.max()))

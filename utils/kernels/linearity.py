@@ -56,17 +56,24 @@ class Response:
 
     def all_at(self, signal):
         """`at` as fitted, then with each principal parameter off by 1 sigma."""
+        return [_linear(self.powers, some, signal) for some in (self.coefficients, *self.shifted())]
+
+    def shifted(self):
+        """Coefficients with each principal parameter off by 1 sigma, one after the other."""
         values, vectors = np.linalg.eigh(self.covariance)
-        pairs = [self.at(signal)]
-        for value, vector in zip(values, vectors.T, strict=True):
-            shift = math.sqrt(max(value, 0.0)) * vector
-            pairs.append(_linear(self.powers, self.coefficients + shift, signal))
-        return pairs
+        return [
+            self.coefficients + math.sqrt(max(value, 0.0)) * vector
+            for value, vector in zip(values, vectors.T, strict=True)
+        ]
+
+    @property
+    def last(self):
+        """Longest exposure used, delay included, of ``longest``."""
+        return float(self.exposure[self.used].max() + self.delay) / self.longest
 
     def curve(self, points=100):
         """Signal and deviation of the fitted response up to the longest exposure used, (points,) each."""
-        last = float(self.exposure[self.used].max() + self.delay) / self.longest
-        t = np.linspace(0.0, last, points + 1)[1:]
+        t = np.linspace(0.0, self.last, points + 1)[1:]
         m = _value(self.powers, self.coefficients, t)
         return m, m / (self.coefficients[0] * t) - 1.0
 
@@ -113,11 +120,7 @@ def fit_response(exposure, signal, error, well=math.inf):
     with np.errstate(divide="ignore", invalid="ignore"):
         straight = k * (t + delay) / longest
         deviation = m / straight - 1.0
-        parts = [covariance[0, 0] * (1.0 / k) ** 2]
-        if best.covariance.shape[0] > order:
-            late = longest / (t + delay)
-            parts += [covariance[-1, -1] * late**2, 2.0 * covariance[0, -1] * late / k]
-        own = np.hypot(e * scaled / straight, np.sqrt(np.maximum(sum(parts), 0.0)))
+        own = scaled * _deviation_error(best, e / straight, (t + delay) / longest, used)
     late_error = math.sqrt(covariance[-1, -1]) * longest if covariance.shape[0] > order else 0.0
     return Response(
         best.powers,
@@ -138,6 +141,19 @@ def fit_response(exposure, signal, error, well=math.inf):
     )
 
 
+def _deviation_error(fit, relative, x, used):
+    """Error of ``m / (k x) - 1`` for levels of relative errors (n,): a level that was fitted drew the line to itself."""
+    slope = np.zeros((x.size, fit.terms))
+    slope[:, 0] = 1.0 / fit.coefficients[0]
+    if fit.terms > fit.powers.size:
+        slope[:, -1] = 1.0 / x
+    variance = relative**2 + np.einsum("ni,ij,nj->n", slope, fit.covariance, slope)
+    # Covariance of the parameters with a level: their own times its row of the design.
+    shared = np.einsum("ni,ij,nj->n", slope[used], fit.covariance, fit.design)
+    variance[used] -= 2.0 * shared / (fit.coefficients[0] * x[used])
+    return np.sqrt(np.maximum(variance, 0.0))
+
+
 @dataclass(frozen=True)
 class _Fit:
     powers: np.ndarray
@@ -145,6 +161,7 @@ class _Fit:
     delay: float
     covariance: np.ndarray
     chi2: float
+    design: np.ndarray
 
     @property
     def terms(self):
@@ -196,7 +213,7 @@ def _fit(u, y, w, powers, late):
     coefficients, covariance = solved
     model = design @ coefficients
     chi2 = float(np.square(root * (y - model)).sum())
-    return _Fit(powers, coefficients[: powers.size], delay, covariance, chi2)
+    return _Fit(powers, coefficients[: powers.size], delay, covariance, chi2, design)
 
 
 def _solve(design, y, root):
@@ -211,14 +228,31 @@ def _solve(design, y, root):
 
 
 def usable_range(response, percent=USABLE_PERCENT):
-    """Lowest and highest signal [ADU] between which the response deviates by at most ``percent``.
+    """Lowest and highest signal [ADU] between which the response deviates by at most ``percent``, and the highest's error.
 
-    From the fitted curve above the lowest level, so that noise of single levels does not end it.
+    From the fitted curve above the lowest level, so that noise of single levels does not end it.  Error NaN where the
+    levels end before the curve leaves that range.
     """
-    signal, deviation = response.curve(1000)
-    beyond = np.flatnonzero(np.abs(deviation) > percent / 100.0)
-    high = signal[beyond[0]] if beyond.size else signal[-1]
-    return float(response.signal[response.used].min()), float(high)
+    end, ended = _end(response, response.coefficients, percent)
+    variance = 0.0 if ended else math.nan
+    for shifted in response.shifted():
+        variance += (_end(response, shifted, percent)[0] - end) ** 2
+    return float(response.signal[response.used].min()), end, math.sqrt(variance)
+
+
+def _end(response, coefficients, percent):
+    """Signal up to which the curve of these coefficients stays within ``percent``, and whether it leaves that range."""
+    t = np.linspace(0.0, response.last, 2001)[1:]
+    signal = _value(response.powers, coefficients, t)
+    over = np.abs(signal / (coefficients[0] * t) - 1.0) - percent / 100.0
+    beyond = np.flatnonzero(over > 0)
+    if not beyond.size:
+        return float(signal[-1]), False
+    i = beyond[0]
+    if i == 0:
+        return float(signal[0]), True
+    part = over[i - 1] / (over[i - 1] - over[i])
+    return float(signal[i - 1] + part * (signal[i] - signal[i - 1])), True
 
 
 @dataclass(frozen=True)

@@ -18,10 +18,6 @@ FIT_PART = 0.7
 """Part of the full well up to which the gain is fitted (EMVA 1288)."""
 LEAST_PART = 0.3
 """The fit is not made shorter than this part of the full well in search of a straight line."""
-COLLAPSED = 0.2
-"""A variance below this part of the expected is that of a full well."""
-TURNED = 0.8
-"""A variance below this part of the expected, at the top of the range, is that of a well that begins to be full."""
 CURVED = 9.0
 """The a00 term is kept where it lowers chi-square by more than this (3 sigma)."""
 UNLIKELY = 1e-3
@@ -37,6 +33,11 @@ class Ordinary:
     error: float
     pixels: int
     left_out: float
+
+
+def highest_variance(dof):
+    """Largest variance of an ordinary pixel, of its expectation: more than chance gives at ``LIMIT_SIGMA``."""
+    return 1.0 + LIMIT_SIGMA * math.sqrt(2.0 / dof) + LIMIT_SIGMA**2 / dof
 
 
 def ordinary_pixels(signal, variance, dof, base, read_only=False):
@@ -55,7 +56,7 @@ def ordinary_pixels(signal, variance, dof, base, read_only=False):
     if signal.size < 2 or dof < 1:
         return Ordinary(math.nan, math.nan, math.nan, int(signal.size), 0.0)
     shape = np.ones_like(signal)
-    limit = 1.0 + LIMIT_SIGMA * math.sqrt(2.0 / dof) + LIMIT_SIGMA**2 / dof
+    limit = highest_variance(dof)
     below = special.chdtr(dof + 2, limit * dof) / special.chdtr(dof, limit * dof)
     mean = max(float(np.median(variance)), float(np.mean(variance[variance <= np.quantile(variance, 0.9)])))
     kept = np.ones(signal.size, bool)
@@ -79,72 +80,6 @@ def ordinary_pixels(signal, variance, dof, base, read_only=False):
         return Ordinary(math.nan, math.nan, math.nan, count, 1.0)
     error = mean * math.sqrt(2.0 / (dof * count) * float(np.mean(np.square(shape[kept]))))
     return Ordinary(level, mean, error, count, 1.0 - count / signal.size)
-
-
-@dataclass(frozen=True)
-class Well:
-    """End of the range.
-
-    value [ADU above bias], error : NaN where not reached.  how : 'plateau', 'turn' or 'not reached'.  turn : signal of the
-    largest variance, the saturation of EMVA 1288 [ADU above bias].  top : highest signal seen.  full : (n,) bool, levels
-    whose wells are full or begin to be.
-    """
-
-    value: float
-    error: float
-    how: str
-    turn: float
-    top: float
-    full: np.ndarray
-
-
-def full_well(signal, variance, base, spread=None):
-    """End of the range from the collapse of the temporal variance.
-
-    signal, variance (n,) of the levels [ADU above bias, ADU^2].  base : variance without signal [ADU^2].
-    spread : (n,) scatter of the levels' means [ADU], for the error of a plateau.
-    Where variances collapse all the way, the full well is the highest signal of those levels; where they only turn over, it
-    lies between the last level that has not and the first that has.  Returns `Well`.
-    Reference: Janesick (2007), Photon Transfer, ch. 5; EMVA 1288 Release 4, sec. 6.6 (largest variance).
-    """
-    order = np.argsort(signal)
-    s, v = np.asarray(signal, float)[order], np.asarray(variance, float)[order]
-    nothing = np.zeros(s.size, bool)
-    if s.size == 0 or not (v - base > 0).any():
-        return Well(math.nan, math.nan, "not reached", math.nan, float(s.max(initial=math.nan)), nothing)
-    turn = int(np.argmax(v))
-    slope = _first_slope(s, v, base, s[turn])
-    expected = base + slope * s
-    bright = s >= 0.5 * s[-1]
-    turned = bright & (v < TURNED * expected) & (np.arange(s.size) > turn)
-    # Everything beyond the first full level is full.
-    first = int(np.argmax(turned)) if turned.any() else s.size
-    full = np.arange(s.size) >= first
-    flags = nothing.copy()
-    flags[order] = full
-    collapsed = full & (v < COLLAPSED * expected)
-    if collapsed.any():
-        own = s[collapsed]
-        scatter = float(own.std(ddof=1)) if own.size > 1 else 0.0
-        known = 0.0 if spread is None else float(np.asarray(spread)[order][collapsed].max())
-        error = math.hypot(scatter, known)
-        return Well(float(own.max()), error, "plateau", float(s[turn]), float(s[-1]), flags)
-    if turned.any():
-        low, high = s[first - 1], s[first]
-        half = 0.5 * (high - low)
-        return Well(
-            float(low + half), float(half / math.sqrt(3.0)), "turn", float(s[turn]), float(s[-1]), flags
-        )
-    return Well(math.nan, math.nan, "not reached", float(s[turn]), float(s[-1]), flags)
-
-
-def _first_slope(s, v, base, top):
-    """ADU per electron from the lower half of the range, roughly."""
-    usable = (s > 0) & (s <= FIT_PART * top)
-    if not usable.any():
-        usable = (s > 0) & (s <= top)
-    s, v = s[usable], v[usable]
-    return float(((v - base) * s).sum() / (s * s).sum())
 
 
 @dataclass(frozen=True)
@@ -194,8 +129,9 @@ def fit_transfer(signal, variance, error, base, base_error, *, well=math.inf, re
     responses : None, or a list of (x, slope): linear signal (n,) [ADU] and d signal / d x (n,) of the response, the first
     as fitted, the others with one of its parameters off by 1 sigma, whose effects on the gain go into its error.
     Weights are those of the fitted variance, never of the measured.  Fitted up to 70 % of the well; to less where no
-    curve describes that.  Levels that scatter more than their noise (an unsteady lamp) get an error common to all, so that
-    the precise ones do not decide alone.  Returns `Transfer`, gain NaN where no level tells.
+    curve describes that.  Levels that scatter more than their noise (steps of the converter of unequal width) get a
+    relative error common to all, so that the precise ones do not decide alone.  Returns `Transfer`, gain NaN where no
+    level tells.
     Reference: Janesick (2007), ch. 5; EMVA 1288 Release 4, sec. 6.
     """
     s, v, e = (np.asarray(a, float) for a in (signal, variance, error))
@@ -229,8 +165,8 @@ class _Points:
         self.extra = extra
 
     def scattered(self, pair, used, curved):
-        """The same with an error common to all levels, the dark one too, that brings chi2 to its degrees of freedom."""
-        low, high = 0.0, float(self.variance[used].max())
+        """The same with a relative error common to all levels, the dark one too, that brings chi2 to its expectation."""
+        low, high = 0.0, 1.0
         for _ in range(60):
             middle = 0.5 * (low + high)
             points = _Points(self.variance, self.relative, self.base, self.base_error, middle)
@@ -258,10 +194,10 @@ class _Points:
                 [np.ones_like(x), factor * x * special.exprel(z), factor * p[1] * x * 2.0 * x * rise]
             )
             design = design[:free]
-            weight = 1.0 / ((relative * np.maximum(model, 1e-12)) ** 2 + self.extra**2)
+            weight = 1.0 / ((relative**2 + self.extra**2) * np.maximum(model, 1e-12) ** 2)
             normal = (design * weight) @ design.T
             right = (design * weight) @ (y - model)
-            base_variance = self.base_error**2 + self.extra**2
+            base_variance = self.base_error**2 + (self.extra * self.base) ** 2
             bias_weight = 1.0 / base_variance if base_variance > 0 else 1e12 / max(self.base, 1e-12) ** 2
             normal[0, 0] += bias_weight
             right[0] += bias_weight * (self.base - p[0])
@@ -274,7 +210,7 @@ class _Points:
             if np.all(np.abs(step) <= 1e-10 * np.sqrt(np.diag(cov))):
                 break
         model = p[0] + factor * shot_variance(x, p[1], p[2] * p[1])
-        residual = np.square(y - model) / (np.square(relative * model) + self.extra**2)
+        residual = np.square(y - model) / ((relative**2 + self.extra**2) * np.square(model))
         chi2 = float(residual.sum()) + (self.base - p[0]) ** 2 * bias_weight
         return _Fit(p, cov, chi2, x.size + 1 - free)
 
@@ -304,12 +240,7 @@ def _simplest(points, choices, used):
 def _described(points, choices, used, curved):
     """Fit with the response where one is known, unless the levels are far better described without it."""
     fits = [(points.fit(pair, used, curved), pair, done) for pair, done in choices]
-    if len(fits) == 1:
-        return fits[0]
-    without, with_it = fits[0][0], fits[1][0]
-    if with_it.probability > UNLIKELY:
-        return fits[0] if _shown(with_it, without) else fits[1]
-    return fits[1] if _shown(without, with_it) else fits[0]
+    return fits[0] if len(fits) == 1 or _shown(fits[-1][0], fits[0][0]) else fits[-1]
 
 
 def _shown(fit, other):
@@ -327,7 +258,7 @@ def _finished(points, best, straight, responses):
         points, fit = points.scattered(pair, used, curved)
         notes.append(
             f"the levels scatter about the photon transfer curve {scaled:.1f} times more than their noise explains:"
-            f" an error of {points.extra:.3g} adu^2 is added to each"
+            f" an error of {100.0 * points.extra:.2g} % is added to each"
         )
     k = fit.p[1]
     var_k = fit.cov[1, 1]

@@ -169,13 +169,14 @@ class Sensor:
     def true_noise(self, kind, temperature, exposure=0.0, level=None, scene=None):
         """1 sigma of one sample in product ADU, (ny, nx) float64.
 
-        sqrt(RN^2 + S/g + 1/12 + row noise^2 + column noise^2 + telegraph variance), S the charge signal;
-        without cosmic hits and full well.
+        sqrt(RN^2 + S/g + 1/12 + row noise^2 + column noise^2 + telegraph variance), S the charge signal, its shot
+        noise narrowed by the brighter-fatter term; without cosmic hits and full well.
         """
         offset = 0.0 if kind == "bias" else self.spec.dark_offset
         charge = self.true_signal(kind, temperature, exposure, level, scene) - offset
         lines = self.spec.row_noise**2 + self.spec.column_noise**2
-        variance = self.read_noise_map.astype(float) ** 2 + charge / self.gain + 1 / 12 + lines
+        shot = charge / self.gain * self._narrowed(charge * self.gain)
+        variance = self.read_noise_map.astype(float) ** 2 + shot + 1 / 12 + lines
         rows, columns, step, duty = self._telegraph
         variance[rows, columns] += step.astype(float) ** 2 * duty * (1 - duty)
         return np.sqrt(variance)
@@ -314,7 +315,17 @@ class Sensor:
         if level > 0 or scene.light is not None:
             mean += self._photo_signal(temperature, exposure, level, scene)
         mean *= np.float32(self.gain)
-        return poisson(mean, rng) if mean.any() else mean
+        if not mean.any():
+            return mean
+        charge = poisson(mean, rng)
+        if self.spec.brighter_fatter > 0:
+            charge = mean + (charge - mean) * np.sqrt(self._narrowed(mean))
+        return charge
+
+    def _narrowed(self, charge):
+        """Shot variance of a charge [e-] over the charge: filled pixels push electrons to their neighbours."""
+        z = 2 * self.spec.brighter_fatter * np.maximum(charge, 1e-3)
+        return -np.expm1(-z) / z if self.spec.brighter_fatter > 0 else 1.0
 
     def _add_cosmic_hits(self, charge, exposure, rng, hits, scene):
         """Add straight tracks of 1 to 4 pixels that share their charge equally; mark them in hits."""

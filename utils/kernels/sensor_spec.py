@@ -45,6 +45,7 @@ class SensorSpec:
     full_well_spread: float = 0.0  # sigma of ln(full well) over pixels
     nonlinearity: float = 0.02  # fraction of the signal lost at full well; falls as the 6th power below
     gain_droop: float = 0.0  # the same, but falls in proportion to the signal
+    brighter_fatter: float = 0.0  # 1/e-, a: shot variance of a charge q is (1 - exp(-2 a q)) / (2 a)
     read_noise: float = 1.5  # ADU, 1 sigma, without the quantisation; median over pixels
     read_noise_spread: float = 0.05  # sigma of ln(read noise) over pixels
     row_noise: float = 0.15  # ADU, temporal, common to a row of one frame
@@ -187,7 +188,7 @@ class SensorSpec:
 
 # The terms that can be switched off; the rest is converter, geometry and the shape of a layer.
 LAYERS = (
-    *("full_well", "full_well_spread", "nonlinearity", "gain_droop"),
+    *("full_well", "full_well_spread", "nonlinearity", "gain_droop", "brighter_fatter"),
     *("read_noise", "read_noise_spread", "row_noise", "column_noise"),
     *("bias_row", "bias_column", "bias_pixel", "bias_slope", "slope_row", "slope_column", "slope_pixel"),
     *("session_shifts", "dark_offset", "glow", "telegraph_fraction", "hot_fraction", "warm_fraction"),
