@@ -176,7 +176,7 @@ def _start_local(distributed, address, jobs, stack):
             threads_per_worker=1,
             processes=True,
             memory_limit=0,
-            dashboard_address=None,
+            dashboard_address=":0",
             silence_logs=logging.CRITICAL,
         )
         stack.callback(_undisturbed, lambda: cluster.close(timeout=10))
