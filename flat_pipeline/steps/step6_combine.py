@@ -15,7 +15,8 @@ from utils.fits_io.frame_stack import FrameStack
 from utils.fits_io.naming import counted
 from utils.fits_io.spool import ArraySpool
 
-PROGRAM_BYTES, PIXEL_BYTES = 200 << 20, 90
+PROGRAM_BYTES = 200 << 20
+PIXEL_BYTES = {"lab": 90, "sky": 140, "satellite": 90}
 """Memory of the program and its packages, and of the planes that are worked on, for each pixel."""
 
 
@@ -60,7 +61,7 @@ def run(config, context):
 def _room(config, context):
     """Memory [bytes] for what waits: what the limit leaves beside the program and the planes that are worked on."""
     ny, nx = context.flats[0].frames.images[0].shape
-    return max(0, config.shared.memory_limit - PROGRAM_BYTES - PIXEL_BYTES * ny * nx)
+    return max(0, config.shared.memory_limit - PROGRAM_BYTES - PIXEL_BYTES[config.flat_type] * ny * nx)
 
 
 def _add_raw(config, context, combined, flat):
