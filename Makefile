@@ -42,6 +42,7 @@ validate: .venv/dev.stamp
 	$(PY) -m benchmarks.validate_bias
 	$(PY) -m benchmarks.validate_dark
 	$(PY) -m benchmarks.validate_flat
+	$(PY) -m benchmarks.validate_camera
 	$(PY) -m benchmarks.validate_structure
 	$(PY) -m benchmarks.validate_degradation
 	$(PY) -m benchmarks.validate_use

@@ -102,3 +102,36 @@ def coarse_steps(found, counts, sigma=0.4):
     axes.legend(loc="upper right", ncols=2)
     axes.set_ylim(-0.023, 0.03)
     return figure
+
+
+@styled
+def pulls_of_numbers(collected, width):
+    """Width of the pulls of every number of detector.json: each camera, and all together."""
+    names = list(collected)
+    height = 0.22 * len(names)
+    figure = new_figure(7.2, height + 1.1)
+    head(figure, "Pulls of the numbers of a camera: (found − truth) / quoted error")
+    axes = place(figure, 2.0, 0.5, 5.0, height)
+    axes.axvspan(0.9, 1.1, color=GREY, alpha=0.15, lw=0)
+    axes.axvline(1.0, color=GREY, lw=0.9)
+    for row, name in enumerate(names):
+        place_of = len(names) - row
+        own = collected[name]
+        single = [width(pair[1])[0] for pair in own.values()]
+        axes.plot(
+            single,
+            [place_of] * len(single),
+            "o",
+            ms=3,
+            color=COLOURS[1],
+            label="one camera" if row == 0 else None,
+        )
+        value, error = width(np.concatenate([pair[1] for pair in own.values()]))
+        label = "all cameras" if row == 0 else None
+        axes.errorbar(value, place_of, xerr=error, fmt="s", ms=4.5, color=COLOURS[0], label=label)
+    axes.set_yticks(range(1, len(names) + 1), names[::-1])
+    axes.set_ylim(0.3, len(names) + 0.7)
+    axes.set_xlim(0.6, 1.4)
+    axes.set_xlabel("width of the pulls, wanted 1.00 ± 0.10 (grey)")
+    axes.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=2)
+    return figure
