@@ -22,6 +22,7 @@ from tests.bias_frames import (
     same_products,
     take,
 )
+from utils.application import options
 from utils.fits_io.product_reader import read_product
 from utils.kernels.sensor import Sensor, SensorSpec
 
@@ -85,8 +86,12 @@ def test_wrong_hot_pixel_mask_is_refused(bias_campaign, tmp_path, capsys):
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize(("plots", "maps"), [("summary", {"-20.0", "20.0"}), ("all", set(LABELS))])
-def test_pictures(bias_campaign, tmp_path, plots, maps):
+@pytest.mark.parametrize(
+    ("plots", "few", "maps"),
+    [("summary", 4, {"-20.0", "20.0"}), ("summary", 5, set(LABELS)), ("all", 4, set(LABELS))],
+)
+def test_pictures(bias_campaign, tmp_path, monkeypatch, plots, few, maps):
+    monkeypatch.setattr(options, "FEW_GROUPS", few)
     out = tmp_path / "out"
     assert run("--basepath", bias_campaign, "--output-dir", out, plots=plots) == 0
     pictures = {name for name in files(out) if name.endswith(".png")}
