@@ -1,8 +1,10 @@
 import errno
 import logging
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -65,6 +67,24 @@ def test_status_of_a_run_and_its_arguments():
 def test_errors_become_one_line_and_a_status(capsys, error, status, line):
     assert run_command(fail_with(error), []) == status
     assert capsys.readouterr().err == line
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupt_in_a_destructor_is_not_lost(number, status):
+    class Signalled:
+        def __del__(self):
+            signal.raise_signal(number)
+
+    ends = []
+
+    def function(argv):
+        Signalled()
+        ends.append("went on")  # Python drops what a destructor raises
+        time.sleep(5)
+        ends.append("slept")
+
+    assert run_command(function, []) == status
+    assert ends == ["went on"]
 
 
 def test_argparse_errors_are_status_2(capsys):

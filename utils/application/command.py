@@ -23,6 +23,7 @@ BUG = 3
 INTERRUPTED = 130
 TERMINATED = 143
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
+_AGAIN_SECONDS = 0.01
 _LARGE_BLOCK = 4 << 20
 _KEPT_FREE = 64 << 20
 _ADVICE = "expected more of it, a smaller --memory-limit or fewer --jobs"
@@ -51,7 +52,7 @@ def run_command(function, argv=None):
     _return_freed_maps()
     _say_anything()
     try:
-        with _terminable():
+        with _terminable(), _interrupts_kept():
             status = int(function(argv) or 0)
             sys.stdout.flush()
     except CalibrationError as error:
@@ -122,6 +123,27 @@ def _terminable():
 
 def _terminate(number, frame):
     raise Terminated
+
+
+@contextlib.contextmanager
+def _interrupts_kept():
+    """Raise Ctrl-C or SIGTERM again that came while a destructor ran, where Python would only print and forget it."""
+    before = sys.unraisablehook
+
+    def again(lost):
+        if not isinstance(lost.exc_value, KeyboardInterrupt):
+            before(lost)
+            return
+        number = signal.SIGTERM if isinstance(lost.exc_value, Terminated) else signal.SIGINT
+        signal.signal(signal.SIGALRM, lambda *_: signal.raise_signal(number))
+        signal.setitimer(signal.ITIMER_REAL, _AGAIN_SECONDS)
+
+    sys.unraisablehook = again
+    try:
+        yield
+    finally:
+        sys.unraisablehook = before
+        signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 def _return_freed_maps():
