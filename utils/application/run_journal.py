@@ -26,8 +26,8 @@ except ImportError:  # Windows has no such lock: two runs at once in one folder 
     fcntl = None
 
 JOURNAL = ".run_in_progress"
-WORKING_FOLDERS = ".flats-*"
-"""Folders of files that wait, which a killed run leaves."""
+WORKING_FILES = (".run.json.*.tmp", ".flats-*", ".spool-*", ".share-*")
+"""What waits for a later step, which a killed run leaves: patterns of files and folders."""
 
 
 @dataclass
@@ -87,7 +87,7 @@ def remove_temporaries(output_dir):
         if word == "name" and target.parent.resolve().is_relative_to(root):
             for temporary in target.parent.glob(f".{glob.escape(target.name)}.*.tmp"):
                 temporary.unlink(missing_ok=True)
-    for temporary in [*root.glob(".run.json.*.tmp"), *root.glob(WORKING_FOLDERS)]:
+    for temporary in [path for pattern in WORKING_FILES for path in root.glob(pattern)]:
         temporary.unlink(missing_ok=True) if temporary.is_file() else shutil.rmtree(
             temporary, ignore_errors=True
         )

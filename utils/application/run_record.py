@@ -57,10 +57,9 @@ class RunRecord:
         self.pipeline, self.mode, self.dry_run, self.overwrite = pipeline, mode, dry_run, overwrite
         self.options = plain(asdict(options) if is_dataclass(options) else dict(options))
         self.argv = [str(word) for word in argv]
-        self.status = 0
         self.inputs, self.steps, self.figures, self.values = [], [], [], []
         self.warnings, self.missing_list, self.rejected = [], [], []
-        self._step = self._journal = None
+        self.status, self._step, self._journal = 0, None, None
         self.made, self._finished, self._kept_steps = {}, False, None
         self._started, self._clock = datetime.now(UTC), time.monotonic()
         self.keeper, self._noted = Keeper(self, resume), False
@@ -192,6 +191,7 @@ class RunRecord:
         """
         if self.dry_run:
             return
+        self.store.reserve = needed
         own = [name for name, entry in self._earlier.items() if entry["pipeline"] == self.pipeline]
         files = (self.output_dir / name for name in own)
         check_room(self.output_dir, needed, sum(path.stat().st_size for path in files if path.is_file()))

@@ -362,10 +362,10 @@ def _program():
 
     root = Path(__file__).resolve().parents[2]
     target, whole = io.BytesIO(), sha256()
-    with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
+    with zipfile.ZipFile(target, "w") as archive:
         for package in PACKAGES:
             for path in sorted((root / package).rglob("*.py")):
                 name, content = path.relative_to(root).as_posix(), path.read_bytes()
                 whole.update(name.encode() + b"\0" + content)
-                archive.writestr(zipfile.ZipInfo(name), content)
+                archive.writestr(zipfile.ZipInfo(name), content, zipfile.ZIP_DEFLATED)
     return whole.hexdigest()[:16], target.getvalue()

@@ -16,6 +16,7 @@ import numpy as np
 
 from utils.errors import OutputError
 from utils.fits_io.atomic import atomic_path
+from utils.fits_io.free_space import check_room
 from utils.version import __version__
 
 FOLDER = ".resume"
@@ -32,12 +33,12 @@ class Store:
     """Kept results below a folder.
 
     take : those of an earlier run are taken.  begin : called before anything is written.
-    taken, made : how many results were taken, and made.
+    taken, made : how many results were taken, and made.  reserve : bytes of the disk that stay free for products.
     """
 
     def __init__(self, folder, *, take, begin):
         self.folder, self.take, self._begin = Path(folder) / FOLDER, take, begin
-        self.taken = self.made = 0
+        self.taken = self.made = self.reserve = 0
         self._full, self._known = False, set()
 
     def prepare(self):
@@ -72,10 +73,11 @@ class Store:
     def _keep(self, path, arrays):
         self._begin()
         try:
+            check_room(self.folder, _bytes(arrays) + self.reserve)
             with atomic_path(path) as temporary, open(temporary, "wb") as stream:
                 np.savez(stream, **arrays)
         except OutputError as error:
-            # The products matter more; they will meet the same disk.
+            # The products matter more; they need the same disk.
             self._full = True
             _LOGGER.warning("%s: nothing more is kept for --resume", error)
 
