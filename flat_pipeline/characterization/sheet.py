@@ -63,6 +63,7 @@ def detector_of(camera, cards):
             "dof": transfer.dof,
             "error_factor": transfer.scaled,
             "response_taken_out": transfer.corrected,
+            "offset_of_its_own": None if math.isnan(transfer.offset) else transfer.offset,
         },
         "linearity": _linearity(camera),
         "dark_current": _dark(camera),

@@ -16,6 +16,8 @@ LIMIT_SIGMA = 5.0
 """A variance further above its expectation than chance gives at so many sigma is that of no ordinary pixel."""
 FIT_PART = 0.7
 """Part of the full well up to which the gain is fitted (EMVA 1288)."""
+LOW_PART = 0.03
+"""Part of the full well from which levels count for a line that need not meet the variance without light."""
 LEAST_PART = 0.3
 """The fit is not made shorter than this part of the full well in search of a straight line."""
 CURVED = 9.0
@@ -91,6 +93,8 @@ class Transfer:
     used : (n,) bool.  model : (n,) variance [ADU^2].  chi2, dof.
     scaled : scatter of the levels over what their noise explains, where it is more.
     corrected : the response of `linearity` was taken out.
+    offset : variance at no light of a line that need not meet ``base`` [ADU^2], where the gain is that of such a line;
+    NaN else.
     """
 
     gain: float
@@ -105,6 +109,7 @@ class Transfer:
     dof: int
     scaled: float = 1.0
     corrected: bool = False
+    offset: float = math.nan
     notes: list = field(default_factory=list)
 
 
@@ -129,9 +134,11 @@ def fit_transfer(signal, variance, error, base, base_error, *, well=math.inf, re
     responses : None, or a list of (x, slope): linear signal (n,) [ADU] and d signal / d x (n,) of the response, the first
     as fitted, the others with one of its parameters off by 1 sigma, whose effects on the gain go into its error.
     Weights are those of the fitted variance, never of the measured.  Fitted up to 70 % of the well; to less where no
-    curve describes that.  Levels that scatter more than their noise (steps of the converter of unequal width) get a
-    relative error common to all, so that the precise ones do not decide alone.  Returns `Transfer`, gain NaN where no
-    level tells.
+    curve describes that.  Where none from the variance without light does at all, the levels from 3 % of the well on may
+    lie on a line with an offset of its own; its slope's error has the distance to the slope from the dark in it.  Else
+    levels that scatter more than their noise (steps of the converter of unequal width) get a relative error common to
+    all, so that the precise ones do not decide alone, and the response is taken out only where it shows beyond that
+    scatter.  Returns `Transfer`, gain NaN where no level tells.
     Reference: Janesick (2007), ch. 5; EMVA 1288 Release 4, sec. 6.
     """
     s, v, e = (np.asarray(a, float) for a in (signal, variance, error))
@@ -153,8 +160,9 @@ def fit_transfer(signal, variance, error, base, base_error, *, well=math.inf, re
         if best is None or found[0].probability > UNLIKELY:
             best = (*found, used)
         if found[0].probability > UNLIKELY:
-            break
-    return _finished(points, best, straight, responses)
+            return _finished(points, best, straight, responses)
+    line = _detached(points, straight, usable, well)
+    return _finished(points, best, straight, responses) if line is None else _from_line(line, best[0], points)
 
 
 class _Points:
@@ -199,6 +207,7 @@ class _Points:
             right = (design * weight) @ (y - model)
             base_variance = self.base_error**2 + (self.extra * self.base) ** 2
             bias_weight = 1.0 / base_variance if base_variance > 0 else 1e12 / max(self.base, 1e-12) ** 2
+            known = int(bias_weight > 0)
             normal[0, 0] += bias_weight
             right[0] += bias_weight * (self.base - p[0])
             scale = 1.0 / np.sqrt(np.diag(normal))
@@ -212,7 +221,7 @@ class _Points:
         model = p[0] + factor * shot_variance(x, p[1], p[2] * p[1])
         residual = np.square(y - model) / ((relative**2 + self.extra**2) * np.square(model))
         chi2 = float(residual.sum()) + (self.base - p[0]) ** 2 * bias_weight
-        return _Fit(p, cov, chi2, x.size + 1 - free)
+        return _Fit(p, cov, chi2, x.size + known - free)
 
 
 @dataclass(frozen=True)
@@ -238,14 +247,57 @@ def _simplest(points, choices, used):
 
 
 def _described(points, choices, used, curved):
-    """Fit with the response where one is known, unless the levels are far better described without it."""
+    """Fit with the response where one is known and describes the levels, else where they show it."""
     fits = [(points.fit(pair, used, curved), pair, done) for pair, done in choices]
-    return fits[0] if len(fits) == 1 or _shown(fits[-1][0], fits[0][0]) else fits[-1]
+    if len(fits) == 1:
+        return fits[0]
+    plain, bent = fits
+    if bent[0].probability > UNLIKELY:
+        return plain if _shown(bent[0], plain[0]) else bent
+    # Exposures may bend because the lamp does: levels that scatter have to show the bend themselves.
+    return bent if _shown(plain[0], bent[0]) else plain
 
 
 def _shown(fit, other):
     """Whether the levels show that the other curve is right."""
     return fit.chi2 - other.chi2 > CURVED * max(1.0, other.chi2 / max(other.dof, 1))
+
+
+def _detached(points, straight, usable, well):
+    """Line with an offset above the variance without light, and its levels; None where it does not describe them."""
+    signal = straight[0]
+    used = usable & (signal >= LOW_PART * min(well, signal[usable].max() / FIT_PART))
+    if used.sum() < 3:
+        return None
+    fit = _Points(points.variance, points.relative, points.base, math.inf).fit(straight, used, False)
+    return (fit, straight, used) if fit.probability > UNLIKELY and fit.p[0] > points.base else None
+
+
+def _from_line(line, through, points):
+    """`Transfer` of a line with an offset of its own; through : the best fit from the variance without light."""
+    fit, (signal, _), used = line
+    offset, k = (float(value) for value in fit.p[:2])
+    apart = through.p[1] - k
+    error = math.hypot(math.sqrt(fit.cov[1, 1] * max(1.0, fit.chi2 / fit.dof)), apart)
+    note = (
+        "the levels of flats lie on a line that does not meet the variance without light"
+        f" ({offset:.3g} ADU² instead of {points.base:.3g}): the gain is that of the line, {1.0 / k:.4g} e-/ADU; from that variance it would be"
+        f" {1.0 / through.p[1]:.4g}, and its error says so"
+    )
+    return Transfer(
+        1.0 / k,
+        error / k**2,
+        points.base,
+        points.base_error,
+        0.0,
+        math.nan,
+        used,
+        offset + k * signal,
+        fit.chi2,
+        fit.dof,
+        offset=offset,
+        notes=[note],
+    )
 
 
 def _finished(points, best, straight, responses):
@@ -287,7 +339,7 @@ def _finished(points, best, straight, responses):
         fit.dof,
         scaled,
         corrected,
-        notes,
+        notes=notes,
     )
 
 
