@@ -281,8 +281,8 @@ def _from_line(line, through, points):
     error = math.hypot(math.sqrt(fit.cov[1, 1] * max(1.0, fit.chi2 / fit.dof)), apart)
     note = (
         "the levels of flats lie on a line that does not meet the variance without light"
-        f" ({offset:.3g} ADU² instead of {points.base:.3g}): the gain is that of the line, {1.0 / k:.4g} e-/ADU; from that variance it would be"
-        f" {1.0 / through.p[1]:.4g}, and its error says so"
+        f" ({offset:.3g} ADU² instead of {points.base:.3g}): the gain is that of the line, {1.0 / k:.4g} e-/ADU;"
+        f" from that variance it would be {1.0 / through.p[1]:.4g}, and its error says so"
     )
     return Transfer(
         1.0 / k,
