@@ -1,6 +1,7 @@
 """What waits in the output folder: results for --resume, and files that a killed run leaves."""
 
 import logging
+import os
 
 import numpy as np
 
@@ -45,9 +46,10 @@ def test_what_is_kept_leaves_the_products_their_room(tmp_path, monkeypatch, capl
 
 
 def test_what_a_killed_run_left_for_its_own_later_steps_is_removed(tmp_path):
-    for name in (".spool-ab12", ".share-cd34", ".run.json.12.tmp", "flat.fits"):
+    own = f".spool-{os.getpid()}-ef"
+    for name in (".spool-1-ab", ".share-1-cd", ".run.json.1.tmp", "flat.fits", own):
         (tmp_path / name).write_bytes(b"x")
     (tmp_path / ".flats-ef56").mkdir()
     (tmp_path / ".flats-ef56" / "one.fits").write_bytes(b"x")
     remove_temporaries(tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == ["flat.fits"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [own, "flat.fits"]

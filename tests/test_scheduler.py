@@ -166,6 +166,7 @@ def kill_at_work(made, found):
         return [state.address for state in dask_scheduler.workers.values() if state.processing]
 
     with distributed.Client(scheduler_file=str(made.file), set_as_default=False) as client:
+        client.wait_for_workers(2, timeout=60)
         numbers = client.run(os.getpid)
         while not found:
             for address in client.run_on_scheduler(busy):
@@ -185,6 +186,21 @@ def test_a_worker_killed_at_work_is_survived(folder, local, dask_cluster):
     assert dead.wait(timeout=10) == -signal.SIGKILL
     dask_cluster.workers.append(dask_cluster.worker())  # one that joins later gets the program, too
     assert differing(local / "bias", folder / "killed" / "bias") == []
+
+
+def test_a_killed_run_is_taken_up(folder, local, dask_cluster):
+    shutil.rmtree(folder / "out", ignore_errors=True)
+    words = [ROOT / RUNS["bias"][0], *RUNS["bias"][1:], "--output-dir", "out", "--plots", "none"]
+    words += ["--scheduler", dask_cluster.file]
+    process = start(words, folder)
+    while process.poll() is None and not list((folder / "out").glob(".spool-*")):
+        time.sleep(0.001)
+    process.kill()
+    printed, _ = process.communicate(timeout=60)
+    assert process.returncode == -signal.SIGKILL, printed
+    assert list((folder / "out").glob(".spool-*"))
+    command([*words, "--resume"], folder)
+    assert differing(local / "bias", folder / "out") == []
 
 
 def children_of(pid):

@@ -87,7 +87,9 @@ def remove_temporaries(output_dir):
         if word == "name" and target.parent.resolve().is_relative_to(root):
             for temporary in target.parent.glob(f".{glob.escape(target.name)}.*.tmp"):
                 temporary.unlink(missing_ok=True)
-    for temporary in [path for pattern in WORKING_FILES for path in root.glob(pattern)]:
+    own = f"-{os.getpid()}-"  # of this run, which may have begun to gather
+    left = [path for pattern in WORKING_FILES for path in root.glob(pattern) if own not in path.name]
+    for temporary in left:
         temporary.unlink(missing_ok=True) if temporary.is_file() else shutil.rmtree(
             temporary, ignore_errors=True
         )

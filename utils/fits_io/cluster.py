@@ -141,7 +141,7 @@ def shared_file(folder, content):
 
     For arrays of many MB, which are no burden for the scheduler that way.  Raises OutputError on a full disk.
     """
-    with tempfile.NamedTemporaryFile(dir=folder, prefix=".share-") as stream:
+    with tempfile.NamedTemporaryFile(dir=folder, prefix=f".share-{os.getpid()}-") as stream:
         try:
             pickle.dump(content, stream, protocol=5)
             stream.flush()

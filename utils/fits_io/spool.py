@@ -27,7 +27,7 @@ class ArraySpool:
         # Workers of a cluster open it by its name.
         temporary = tempfile.NamedTemporaryFile if cluster.connected() else tempfile.TemporaryFile
         # Unbuffered: what a full disk did not take would be tried again, and fail again, when the file is closed.
-        self._file = temporary(dir=self._folder, prefix=".spool-", buffering=0)
+        self._file = temporary(dir=self._folder, prefix=f".spool-{os.getpid()}-", buffering=0)
         return self
 
     def __exit__(self, *exc):
