@@ -167,6 +167,17 @@ def test_dark_output_folder_brings_its_bias_and_frames_are_named_one_by_one(made
     assert "data:image/png" in (tmp_path / "out" / "report.html").read_text()
 
 
+def test_only_pixels_that_a_flat_does_not_know_are_lost():
+    flat = np.full((3, 4), 0.5, np.float32)
+    flat[0, 1], flat[1, 3], flat[2, 0] = 0.0, -0.2, np.nan
+    terms = calibration.FlatTerms(flat, np.full_like(flat, 0.01))
+    known = flat > 0
+    assert np.array_equal(np.isfinite(terms.inverse), known)
+    assert np.array_equal(np.isfinite(terms.relative), known)
+    np.testing.assert_allclose(terms.inverse[known], 2.0)
+    np.testing.assert_allclose(terms.relative[known], 0.02**2, rtol=1e-6)
+
+
 def test_shot_noise_follows_sources_and_not_single_samples():
     rng = np.random.default_rng(3)
     sky, gain, read = 200.0, 0.5, 4.0

@@ -49,8 +49,7 @@ class FlatTerms:
     """Inverse of a flat, and the variance of its relative error; NaN where the flat is not positive."""
 
     def __init__(self, flat, sigma):
-        self.inverse = np.float32(1.0) / flat
-        self.inverse[np.flatnonzero(~(flat > 0))] = np.nan
+        self.inverse = np.divide(np.float32(1.0), flat, out=np.full_like(flat, np.nan), where=flat > 0)
         self.relative = np.square(sigma * self.inverse)
 
 
