@@ -211,7 +211,7 @@ class TestReal:
         assert "2x2" in text
 
     def test_stl1001(self, tmp_path):
-        words = ("--basepath", REAL / "stl1001_ast443", "--output-dir", tmp_path / "out")
+        words = ("--basepath", REAL / "stl1001_ast443", "--output-dir", tmp_path / "out", "--plots", "none")
         # Status 1: some exposures are at one temperature only.
         assert dark_frames.run(*words) == 1
         warnings = " ".join(record(tmp_path / "out")["runs"][-1]["warnings"])

@@ -82,8 +82,9 @@ def run_2d(config, context):
         model = _matching(DarkModel.load(config.output_dir / MODEL_2D), maps)
         rows = _rows(maps, all_in_sample(maps, model, two=True, jobs=config.shared.jobs))
         temperatures = grouping.group_by_gap(maps.temperature, float(maps.headers[0].get("TTOL", 0.5)))
-        _leave_out(maps, bright, temperatures, rows, "T", maps.temperature)
-        _leave_out(maps, bright, maps.by_exposure(), rows, "t", maps.exposure)
+        law = _law(maps, bright)
+        _leave_out(maps, bright, law, temperatures, rows, "T", maps.temperature)
+        _leave_out(maps, bright, law, maps.by_exposure(), rows, "t", maps.exposure)
         path = record.claim(config.output_dir / SUMMARY_2D)
         write_csv(path, rows, COLUMNS)
         record.add_product(path, "EVALUATION_SUMMARY")
@@ -113,8 +114,18 @@ def _rows(maps, found):
     return rows
 
 
-def _leave_out(maps, bright, members, rows, letter, values):
-    """Refit without each temperature (or exposure) and add the errors of its prediction to the rows."""
+def _law(maps, bright, known=None):
+    """What the pixels share, by the exposures and temperatures of these maps."""
+    several = bool(np.ptp(np.log(maps.exposure)) > 0.05)
+    free = maps.bias is not None and several and offset_can_be_told(maps)
+    return sensor_of(maps, bright, gamma_free=several, offset_free=free, thorough=False, known=known)
+
+
+def _leave_out(maps, bright, whole, members, rows, letter, values):
+    """Refit without each temperature (or exposure) and add the errors of its prediction to the rows.
+
+    whole : law of all maps; the places of glow that it brings are not looked for again.
+    """
     where = sampled(maps, bright, 4)
     for row in rows:
         row[f"left_out_{letter}_is"] = "not possible"
@@ -126,9 +137,7 @@ def _leave_out(maps, bright, members, rows, letter, values):
         rest = maps.subset(np.setdiff1d(np.arange(len(maps.paths)), member))
         if np.ptp(rest.temperature) < 1.0:
             continue
-        several = bool(np.ptp(np.log(rest.exposure)) > 0.05)
-        free = rest.bias is not None and several and offset_can_be_told(rest)
-        law = sensor_of(rest, bright, gamma_free=several, offset_free=free, thorough=False)
+        law = _law(rest, bright, whole)
         t_min = float(rest.temperature.min())
         fit = fit_all(rest, law, bright, t_min, where=where)
         mine = maps.subset(np.sort(member))

@@ -154,13 +154,19 @@ def measured_levels(maps, where):
     return levels, (read + maps.inverse_gain * np.maximum(levels, 0.0)) / maps.frames
 
 
-def sensor_of(maps, bright, *, gamma_free, offset_free, thorough=True):
+def sensor_of(maps, bright, *, gamma_free, offset_free, thorough=True, known=None):
     """Fit what the pixels share; thorough False leaves rivals away; returns `dark_sensor.SensorLaw`.
 
     Places where the dark current grows otherwise (glow) do not speak: they are found with a first law, and left out.
+    known : law of the same maps and some more, which brings these places and where the search starts.
     """
     where = sampled(maps, bright, 1 if thorough else 4)
     free = {"gamma_free": gamma_free, "offset_free": offset_free}
+    if known is not None:
+        if known.regions is not None:
+            where = where[~known.regions.holds(where)]
+        law = _law_of(maps, bright, where, thorough=thorough, known=known, **free)
+        return replace(law, regions=known.regions)
     law = _law_of(maps, bright, where, thorough=thorough, **free)
     grid = dark_regions.Grid.of(maps.shape)
     if grid is None:
@@ -213,7 +219,7 @@ def _regions_of(maps, law, grid, levels):
     )
 
 
-def _law_of(maps, bright, where, *, gamma_free, offset_free, thorough):
+def _law_of(maps, bright, where, *, gamma_free, offset_free, thorough, known=None):
     """Fit what the pixels ``where`` share."""
     levels, variance = measured_levels(maps, where)
     strength = np.square(np.maximum(levels, 0.0)) / variance + 1e-9
@@ -230,6 +236,7 @@ def _law_of(maps, bright, where, *, gamma_free, offset_free, thorough):
         gamma_free=gamma_free,
         offset_free=offset_free,
         thorough=thorough,
+        known=known,
     )
 
 

@@ -92,20 +92,25 @@ def sensor_law(
     gamma_free,
     offset_free,
     thorough=True,
+    known=None,
 ):
     """Fit what the sensor's pixels share.
 
     signal (n, m) float32, read_variance (m,), design, bias : as `fit_pixels`.  session (n,) int from 0.
     bright (m,) bool : hot and warm pixels.  gamma_free : the exposures can carry gamma.  offset_free : temperatures
     and exposures can carry an offset beside it.  thorough False: rival hypotheses and Arrhenius' law are not tried.
+    known : law of nearly the same data, where the search starts.
     Returns `SensorLaw`.
     """
     count = int(np.max(session)) + 1
     data = _Sample(signal, read_variance, session, inverse_gain, bias, np.asarray(bright))
     variance = np.nanmedian(read_variance) / design.frames
-    columns = (design.temperature, design.exposure, design.frames)
-    b, gamma, *_ = level_fit(np.nanmedian(signal, axis=1), variance, *columns, gamma_free=gamma_free)
-    start = (START_SCATTER[0] * b, START_SCATTER[1])
+    if known is not None:
+        b, gamma, start = known.b.mean, known.gamma.mean, (known.b.spread, known.gamma.spread)
+    else:
+        columns = (design.temperature, design.exposure, design.frames)
+        b, gamma, *_ = level_fit(np.nanmedian(signal, axis=1), variance, *columns, gamma_free=gamma_free)
+        start = (START_SCATTER[0] * b, START_SCATTER[1])
     shared = Shared.start(count, b, gamma, *start, offset_free=offset_free, gamma_free=gamma_free)
     typical = math.sqrt(float(np.median(variance)))
     design, shared = data.settle(design, shared, typical)
