@@ -12,6 +12,7 @@ from utils.fits_io.frame_stack import FrameStack
 from utils.fits_io.products import DQ
 from utils.fits_io.workers import over_pixels, shared_empty
 from utils.kernels import combine, noise
+from utils.kernels.medians import median
 
 
 @dataclass(eq=False)
@@ -76,7 +77,7 @@ class CombinedFlats:
         index, setting = len(self.flats), self.setting
         inverse = 1.0 / stack.flat.levels
         mean, square = float(inverse.mean()), float(np.square(inverse).mean())
-        base_number = float(np.median(np.asarray(stack.base).reshape(-1)[::7]))
+        base_number = float(median(np.asarray(stack.base).reshape(-1)[::7]))
         n = len(stack.images)
         rule = combine.CombineRule(
             self.options.method,
@@ -106,7 +107,7 @@ class CombinedFlats:
         own = self._judge(stack, result, mean, square)
         some = own.reshape(-1)[::7]
         some = some[np.isfinite(some)]
-        weight = np.float32(1.0 / max(float(np.median(some if some.size else own[np.isfinite(own)])), 1e-30))
+        weight = np.float32(1.0 / max(float(median(some if some.size else own[np.isfinite(own)])), 1e-30))
         self.weights.setdefault(stack.flat.filter, []).append((index, weight))
         for name, plane in {"value": result.value, "own": own, "flags": result.flags}.items():
             self.spool.put((index, name), plane)

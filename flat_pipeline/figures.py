@@ -34,6 +34,7 @@ from utils.application.plots import (
     panels_figure,
 )
 from utils.fits_io.naming import label as label_of
+from utils.kernels.medians import median
 
 TEMPERATURE = "temperature [°C]"
 ANNULI = 60
@@ -105,7 +106,7 @@ def radial_profile(flat, model, centre, usable, name):
     rings = np.split(order, np.cumsum(count)[:-1])
 
     def middle(values):
-        return np.array([np.median(values[ring]) if ring.size else np.nan for ring in rings])
+        return np.array([median(values[ring]) if ring.size else np.nan for ring in rings])
 
     at, expected = middle(radius), middle(fitted)
     measured = expected * middle(value / fitted)

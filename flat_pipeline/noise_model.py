@@ -5,6 +5,7 @@ import math
 import numpy as np
 
 from utils.kernels import noise
+from utils.kernels.medians import median
 
 LEVELS_APART = 1.5
 """Levels must differ by this factor before they tell read noise and gain apart."""
@@ -22,7 +23,7 @@ def settle_noise(flats, setting, source, config, record):
     known = read is not None or (detector is not None and detector.read_noise is not None)
     setting.read_number = setting.step**2 / 12.0
     if read is not None:
-        setting.read_number = float(np.median(read))
+        setting.read_number = float(median(read))
     elif known:
         setting.read_number += detector.read_noise.value**2
     measured = _measured(flats, setting, known)

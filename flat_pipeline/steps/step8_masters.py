@@ -24,6 +24,7 @@ def run(config, context):
         for name in dict.fromkeys(flat.filter for flat in combined.flats):
             judged[name] = _judge(config, record, combined, name, found.get(name))
         cards = setting_cards(config, context.setting)
+        cards = {name: {**cards, **one.cards()} for name, one in judged.items()}
         for index in progress(range(len(combined.flats)), len(combined.flats), "masters"):
             name = combined.flats[index].filter
             write_master(
@@ -33,10 +34,10 @@ def run(config, context):
                 index,
                 illumination=found.get(name),
                 defects=judged[name].dq,
-                cards={**cards, **judged[name].cards()},
+                cards=cards[name],
             )
             if combined.sky:
-                write_sky_median(record, config, combined, index, {**cards, **judged[name].cards()})
+                write_sky_median(record, config, combined, index, cards[name])
         combined.spool.close()
         context.combined = None
         words = "pixel response" if found else "response and illumination"

@@ -5,6 +5,7 @@ import numpy as np
 from flat_pipeline import models
 from flat_pipeline.products import of_filter
 from utils.fits_io.naming import counted
+from utils.kernels.medians import nan_median
 
 
 def run(config, context):
@@ -37,8 +38,8 @@ def _say(record, masters, design, coeff, cov, chi2, dq):
     for number, term in enumerate(models.TERMS):
         if design.fitted[number]:
             unit = models.UNITS[term]
-            value = float(np.nanmedian(coeff[number][good]))
-            error = float(np.sqrt(np.nanmedian(cov[number][good])))
+            value = float(nan_median(coeff[number][good]))
+            error = float(np.sqrt(nan_median(cov[number][good])))
             record.value(f"{term} (median pixel){of}", value, unit, section=section)
             record.value(f"error of {term} (median pixel){of}", error, unit, section=section)
     if np.isfinite(chi2[good]).any():

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from utils.fits_io.workers import aside
+from utils.kernels.medians import median
 from utils.kernels.pieces import in_pieces
 
 DPI = 120
@@ -310,5 +311,5 @@ def robust_scale(values):
     finite = sample(values)
     if finite.size == 0:
         return np.nan, np.nan
-    median = float(np.median(finite))
-    return median, 1.4826 * float(np.median(np.abs(finite - median)))
+    middle = float(median(finite))
+    return middle, 1.4826 * float(median(np.abs(finite - middle)))

@@ -20,6 +20,7 @@ from utils.fits_io.naming import label
 from utils.fits_io.products import DQ
 from utils.fits_io.workers import over_pixels, shared_empty
 from utils.kernels import screen
+from utils.kernels.medians import nan_median
 
 SATURATED_FRACTION = 0.2
 """Pixels of a dark that may be saturated: hot pixels are."""
@@ -280,7 +281,7 @@ class DarkSource:
 
 def level_of(plane):
     """Median of a plane from a regular sample of its pixels."""
-    return float(np.nanmedian(sampled(plane)))
+    return float(nan_median(sampled(plane)))
 
 
 def sampled(plane):

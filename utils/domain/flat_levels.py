@@ -17,6 +17,8 @@ from utils.kernels.flat_level import (
     level_against,
     trust,
 )
+from utils.kernels.median_network import median_pair
+from utils.kernels.medians import median
 
 LEVEL_VALUES = 1 << 16
 """Values of a frame that its level is found from, in rows that depend on the shape only."""
@@ -170,7 +172,7 @@ def sample_flats(rows, pedestal, where):
         difference = one - reference
         finite = difference[np.isfinite(difference)]
         if finite.size:
-            spreads[index] = 1.4826 * float(np.median(np.abs(finite - np.median(finite))))
+            spreads[index] = 1.4826 * float(median(np.abs(finite - median(finite))))
             uneven[index] = _unevenness(difference)
     # Frames are judged as they are, their noise without what the fields share.
     odd = np.asarray(where) % 2 == 1
@@ -185,7 +187,7 @@ def sample_flats(rows, pedestal, where):
     within = noise.pooled_scatter(flat[usable]) if usable.sum() > 1 else math.nan
     steps = np.diff(rows[usable][0], axis=1) if usable.any() else np.zeros(0)
     steps = steps[np.isfinite(steps)]
-    spatial = float(1.4826 * np.median(np.abs(steps)) / math.sqrt(2.0)) if steps.size else math.nan
+    spatial = float(1.4826 * median(np.abs(steps)) / math.sqrt(2.0)) if steps.size else math.nan
     return FlatSample(levels, spreads, uneven, within, spatial, tails, size)
 
 
@@ -196,7 +198,7 @@ def _highest(values, keep):
 
 def _median(values):
     finite = values[np.isfinite(values)]
-    return float(np.median(finite)) if finite.size else math.nan
+    return float(median(finite)) if finite.size else math.nan
 
 
 def _middle(rows):
@@ -206,7 +208,8 @@ def _middle(rows):
         return rows[0]
     some = rows[good]
     if np.isfinite(some).all():
-        return np.median(some, axis=0)
+        low, high = median_pair(some)
+        return np.float32(0.5) * (low + high)
     known = np.isfinite(some).any(axis=0)
     reference = np.full(some.shape[1:], np.nan, np.float32)
     reference[known] = np.nanmedian(some[:, known], axis=0)

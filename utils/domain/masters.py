@@ -11,6 +11,7 @@ from utils.fits_io.frame_stack import FrameStack, StackResult
 from utils.fits_io.workers import over_pixels, shared_empty
 from utils.kernels import noise
 from utils.kernels.combine import CombineRule
+from utils.kernels.medians import nan_median
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ def combine_group(
 
 def _middle(plane, absent):
     """Median of a plane from some of its pixels, ``absent`` where there is none."""
-    return absent if plane is None else float(np.nanmedian(plane.ravel()[:: plane.size // 65536 | 1]))
+    return absent if plane is None else float(nan_median(plane.ravel()[:: plane.size // 65536 | 1]))
 
 
 @dataclass(eq=False)

@@ -18,6 +18,7 @@ from utils.fits_io.workers import in_workers
 from utils.kernels import adu_scale as stored_step
 from utils.kernels import groups as grouping
 from utils.kernels import noise, screen, zero_level
+from utils.kernels.medians import median
 
 SESSION_GAP = 6 * 3600.0
 """A pause between frames longer than this starts a new session [s]."""
@@ -215,7 +216,7 @@ def _level_notes(group, level, session, sigma, limits):
     """Say it when frames of one session jump about by more than the noise of a pixel; level (n,) [ADU]."""
     for number in np.unique(session):
         own = level[(session == number) & np.isfinite(level)]
-        scatter = 1.4826 * float(np.median(np.abs(own - np.median(own)))) if own.size else 0.0
+        scatter = 1.4826 * float(median(np.abs(own - median(own)))) if own.size else 0.0
         if own.size >= limits.min_frames and scatter > sigma:
             return [
                 f"levels of the frames at {label(group.temperature, 1)} degC scatter by {scatter:.2f} ADU, more than"
@@ -302,7 +303,7 @@ class _Sampled:
         self.tile_pixels = max(1, rows[0].size // 8)
         steps = np.diff(rows[first], axis=1)
         steps = steps[np.isfinite(steps)]
-        self.spatial = float(1.4826 * np.median(np.abs(steps)) / math.sqrt(2.0)) if steps.size else 0.0
+        self.spatial = float(1.4826 * median(np.abs(steps)) / math.sqrt(2.0)) if steps.size else 0.0
         flat = rows.reshape(len(rows), -1)[:, :: max(1, rows.size // NOISE_VALUES)]
         self.within = noise.pooled_scatter(flat - self.level.astype(np.float32)[:, None])
 

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from utils.kernels.medians import median, nan_median, row_medians
+
 BINS = 64
 """Bins along the longer side of the frame."""
 ENOUGH = 256
@@ -63,7 +65,7 @@ def to_blocks(image, size):
 def block_medians(blocks):
     """Median of the finite values along the last axis, NaN where there is none; much faster than nanmedian."""
     if np.isfinite(blocks).all():
-        return np.median(blocks, axis=-1)
+        return row_medians(blocks)
     ordered = np.sort(blocks, axis=-1)  # NaN last
     n = np.isfinite(ordered).sum(axis=-1, keepdims=True)
     low = np.take_along_axis(ordered, np.maximum(n - 1, 0) // 2, -1)
@@ -111,7 +113,7 @@ def bin_flat(flat, sigma, model=None, size=None):
     rough = 1.4826 * block_medians(np.abs(blocks[..., ::step]))
     with np.errstate(divide="ignore", invalid="ignore"):
         excess = ((rough**2 - noise) / level**2)[known]
-        excess = np.median(excess[np.isfinite(excess)]) if np.isfinite(excess).any() else 0.0
+        excess = median(excess[np.isfinite(excess)]) if np.isfinite(excess).any() else 0.0
         limit = PIXEL_CLIP * np.sqrt(noise + max(excess, 0.0) * level**2)
         # Where coarse steps hide the scatter from the median there is nothing to clip by.
         limit = np.where((limit > 0) & (size > 2), np.maximum(limit, 2.0 * rough), np.inf)
@@ -169,7 +171,7 @@ def _excess_variance(spread, noise, level, n, keep=5.0):
         dof = np.maximum(n - 1, 1)
         room = 1.0 + keep * np.sqrt(2.0 / dof) + keep * keep / dof
         used = good
-        excess = float(np.nanmedian(ratio)) if good.any() else 0.0
+        excess = float(nan_median(ratio)) if good.any() else 0.0
         for _ in range(5):
             total = noise / level**2 + max(excess, 0.0)
             used = good & (spread <= room * total * level**2)
@@ -193,7 +195,7 @@ def spoiled(bins, model_values):
     known = np.isfinite(pull)
     if not known.any():
         return ~known
-    pull = np.where(known, pull, np.median(pull[known]))
+    pull = np.where(known, pull, median(pull[known]))
     window = max(3, max(pull.shape) // WIDE) | 1
     # Medians along one side, then along the other: 20 times faster than of squares.
     slow = ndimage.median_filter(pull, size=(window, 1), mode="nearest")
@@ -205,6 +207,6 @@ def spoiled(bins, model_values):
         mean = (
             ndimage.uniform_filter(pull, width, mode="constant") / np.sqrt(np.maximum(weight, 1e-9)) * width
         )
-        scale = max(1.0, 1.4826 * float(np.median(np.abs(mean[known]))))
+        scale = max(1.0, 1.4826 * float(median(np.abs(mean[known]))))
         out |= known & (np.abs(mean) > limit * scale)
     return ndimage.binary_dilation(out, iterations=1) & known

@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from utils.kernels.medians import median, nan_median
+
 METHODS = ("median", "mean", "max")
 BLOCK = (8, 32)
 """Sampled rows and neighbouring columns of a block whose median stands for its place on the sensor ('max')."""
@@ -67,13 +69,13 @@ def level_against(samples, reference, weights=None):
     value, light = samples[good].astype(np.float32), reference[good].astype(np.float32)
     own = np.float32(1.0) if weights is None else weights[good].astype(np.float32)
     step = max(1, value.size // SCALE_VALUES)
-    level = float(np.median(value[::step] / light[::step]))
+    level = float(median(value[::step] / light[::step]))
     root = np.sqrt(light)
     for _ in range(TAPER_ROUNDS):
         if not level > 0:
             break
         pull = (value / np.float32(level) - light) / root
-        scale = 1.4826 * float(np.median(np.abs(pull[::step])))
+        scale = 1.4826 * float(median(np.abs(pull[::step])))
         if scale > 0:
             weight = (
                 np.clip((TAPER[1] - np.abs(pull) / np.float32(scale)) / (TAPER[1] - TAPER[0]), 0, 1) * own
@@ -99,9 +101,9 @@ def field_ratio(samples, reference, odd):
     fields = [one[np.isfinite(one)] for one in fields]
     if min(one.size for one in fields) < LEAST_FIELD:
         return float("nan"), float("nan")
-    levels = [float(np.median(one)) for one in fields]
+    levels = [float(median(one)) for one in fields]
     errors = [
-        1.2533 * 1.4826 * float(np.median(np.abs(one - level))) / (abs(level) * np.sqrt(one.size))
+        1.2533 * 1.4826 * float(median(np.abs(one - level))) / (abs(level) * np.sqrt(one.size))
         for one, level in zip(fields, levels, strict=True)
     ]
     return levels[0] / levels[1], float(np.hypot(*errors))
@@ -150,7 +152,7 @@ def trust(flat, reference):
         return np.ones(reference.shape, np.float32)
     with np.errstate(invalid="ignore", divide="ignore"):
         pull = np.abs(flat / level - reference) / np.sqrt(reference)
-        scale = 1.4826 * float(np.nanmedian(pull)) if np.isfinite(pull).any() else 0.0
+        scale = 1.4826 * float(nan_median(pull)) if np.isfinite(pull).any() else 0.0
         if not scale > 1e-7:
             return np.ones(reference.shape, np.float32)
         weight = np.clip((TAPER[1] - pull / scale) / (TAPER[1] - TAPER[0]), 0, 1)
@@ -162,7 +164,7 @@ def _median(values):
 
     The samples on one step count as spread evenly over it, as for grouped data.
     """
-    middle = float(np.median(values))
+    middle = float(median(values))
     same = np.count_nonzero(values == middle)
     below = np.count_nonzero(values < middle)
     above = values.size - same - below
@@ -177,8 +179,8 @@ def _median(values):
 
 
 def _clipped_mean(values):
-    centre = np.median(values)
-    reach = MEAN_CLIP * 1.4826 * np.median(np.abs(values - centre))
+    centre = median(values)
+    reach = MEAN_CLIP * 1.4826 * median(np.abs(values - centre))
     if reach == 0:
         return float(values.mean())
     return float(values[np.abs(values - centre) <= reach].mean())

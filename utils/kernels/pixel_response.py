@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from utils.kernels.flat_bins import block_medians, spread_over_pixels, to_blocks
+from utils.kernels.medians import median, row_medians
 
 BLOCK = 6
 """Side of the blocks of the local median [pixels]; it looks at 3 x 3 blocks."""
@@ -104,7 +105,7 @@ def find_defects(response, sigma, usable=None, limits=None):
         low = 1 - ratio > reach
         dead = low & (ratio < limits.dead)
         low_qe = low & (ratio < limits.low_qe) & ~dead
-        ordinary = 1.4826 * float(np.median(np.abs(_sample(ratio) - 1)))
+        ordinary = 1.4826 * float(median(np.abs(_sample(ratio) - 1)))
         high_limit = max(limits.high, 1 + limits.significance * ordinary)
         high = (ratio > high_limit) & (ratio - 1 > reach)
     return Defects(dead, low_qe, high, ratio, high_limit)
@@ -165,7 +166,7 @@ def _patchy(residual, variance, good, full):
         excess = PART**2 * np.square(parts).sum(axis=(1, 2)) / variance
     # Rows or columns of their own gain raise it everywhere: only what exceeds the usual is dust.
     dof = parts[0].size - 6
-    usual = max(float(np.median(excess[good])), dof) if good.any() else dof
+    usual = max(float(median(excess[good])), dof) if good.any() else dof
     dusty = np.zeros(full.shape, bool)
     dusty[full] = good & (excess > usual * (1.0 + PATCH_LIMIT * np.sqrt(2.0 / dof)))
     wide = binary_dilation(dusty, np.ones((3, 3)))
@@ -176,7 +177,7 @@ def _pooled(total, noise2, dof, n):
     """PRNU of blocks from their relative variance, noise variance and degrees of freedom."""
     if not total.size:
         return Prnu(float("nan"), float("nan"), float("nan"), float("nan"), 0)
-    excess = float(np.median(total - noise2))
+    excess = float(median(total - noise2))
     room = 1.0 + OUTLIER * np.sqrt(2.0 / dof)
     for _ in range(10):
         expected = noise2 + max(excess, 0.0)
@@ -217,10 +218,10 @@ def _flattened(blocks, basis):
     centre = block_medians(blocks)[:, None]
     with np.errstate(invalid="ignore"):
         filled = np.where(np.isfinite(blocks), blocks, centre) - centre
-        rough = 1.4826 * np.median(np.abs(filled), axis=1, keepdims=True)
+        rough = 1.4826 * row_medians(np.abs(filled))[:, None]
         # Pooled: of ordinary blocks all scatter alike, relative to their level.
         lit = centre[:, 0] > 0
-        usual = np.median(rough[lit] / centre[lit]) if lit.any() else np.float32(0.0)
+        usual = median(rough[lit] / centre[lit]) if lit.any() else np.float32(0.0)
         rough = np.maximum(rough, np.abs(centre) * usual)
         used = np.isfinite(blocks) & (np.abs(filled) <= OUTLIER * 1.5 * rough)
     values = np.where(used, filled, np.float32(0.0))

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from utils.kernels.medians import median, row_medians
+
 TILE = 32
 """Neighbouring pixels of a row in a tile."""
 KEPT = 0.85
@@ -78,7 +80,7 @@ def describe_frame(rows):
         tiles = np.empty((0, width), np.float32)
     ordered = np.sort(tiles, axis=1)
     at = [round(q * (width - 1)) for q in (0.1, 0.9)]
-    level = np.median(ordered, axis=1) if len(tiles) else np.empty(0)
+    level = row_medians(ordered) if len(tiles) else np.empty(0)
     squares = np.sort(np.square(np.diff(tiles, axis=1)), axis=1)[:, : max(1, int(KEPT * (width - 1)))]
     return FrameTop(
         level=level,
@@ -121,8 +123,8 @@ def values_at_top(values, several=True):
     top = float(values.max()) if values.size else -np.inf
     if some.size == 0:
         return top, nothing
-    middle = float(np.median(some))
-    spread = 1.4826 * float(np.median(np.abs(some - middle)))
+    middle = float(median(some))
+    spread = 1.4826 * float(median(np.abs(some - middle)))
     if not (np.isfinite(top) and top - middle > FAR_ABOVE * (spread + 1.0)):
         return top, nothing
     _, counts = np.unique(values[values > 0.5 * (top + middle)], return_counts=True)
@@ -192,7 +194,7 @@ def _collapsed(frames):
         return None
     plateau = np.arange(level.size) >= start[0]
     plateau &= low
-    width = np.sqrt(np.median(var[plateau]))
+    width = np.sqrt(median(var[plateau]))
     bottom = float(np.quantile(level[plateau], 0.1) - 3.0 * width)
     shown = np.bincount(owner[plateau], minlength=len(frames)) >= MIN_TILES
     return bottom, "the scatter collapses at the highest levels", shown
@@ -205,10 +207,10 @@ def _cut_off(frames):
         if one.level.size < MIN_TILES:
             continue
         bright = one.level >= np.quantile(one.level, 0.75)
-        lower, upper = np.median(one.lower[bright]), np.median(one.upper[bright])
+        lower, upper = median(one.lower[bright]), median(one.upper[bright])
         if bright.sum() >= MIN_TILES and lower > MIN_WIDTH * one.step and upper < CUT_OFF * lower:
             shown[index] = True
-            found.append(float(np.median((one.level + one.upper)[bright]) - 3.0 * upper))
+            found.append(float(median((one.level + one.upper)[bright]) - 3.0 * upper))
     if not found:
         return None
     return min(found), "the scatter is cut off upwards", shown
@@ -216,23 +218,23 @@ def _cut_off(frames):
 
 def _stuck(frames, exposures):
     """Frames of longer exposure are no brighter, and far more uneven than frames a little fainter."""
-    median = np.array([one.median for one in frames])
+    middle = np.array([one.median for one in frames])
     uneven = np.array([_unevenness(one) for one in frames])
-    known = np.isfinite(median) & np.isfinite(uneven) & (median > 0) & (exposures > 0)
+    known = np.isfinite(middle) & np.isfinite(uneven) & (middle > 0) & (exposures > 0)
     if known.sum() < 4:
         return None
-    peak = median[known].max()
-    top = known & (median >= peak / STUCK_LEVEL)
+    peak = middle[known].max()
+    top = known & (middle >= peak / STUCK_LEVEL)
     # Ordinary relative scatter falls with the level, so that the brightest half of the others sets the measure.
-    others = known & ~top & (median > 0.4 * peak)
+    others = known & ~top & (middle > 0.4 * peak)
     if top.sum() < 3 or not others.any():
         return None
-    stuck = top & (uneven > STUCK_RISE * np.median(uneven[others]))
+    stuck = top & (uneven > STUCK_RISE * median(uneven[others]))
     if stuck.sum() < 3 or np.ptp(np.log(exposures[stuck])) < np.log(STUCK_EXPOSURE):
         return None
     # Light that follows the exposure would have spread their levels as far as the exposures.
     longest, shortest = (np.log(exposures[stuck]).argmax(), np.log(exposures[stuck]).argmin())
-    grown = median[stuck][longest] / median[stuck][shortest]
+    grown = middle[stuck][longest] / middle[stuck][shortest]
     if grown > STUCK_EXPOSURE ** (1 / 3):
         return None
     levels = np.concatenate([one.level for one, yes in zip(frames, stuck, strict=True) if yes])
@@ -241,7 +243,7 @@ def _stuck(frames, exposures):
 
 def _unevenness(frame):
     good = frame.level > 0
-    return float(np.median(np.sqrt(frame.var[good]) / frame.level[good])) if good.any() else float("nan")
+    return float(median(np.sqrt(frame.var[good]) / frame.level[good])) if good.any() else float("nan")
 
 
 def _all_tiles(frames):

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from utils.kernels.median_network import median_pair
+from utils.kernels.medians import median
 
 CODES = {
     "LEVEL_JUMP": "level differs from the rest of its group",
@@ -85,8 +86,8 @@ def robust_level(values):
     values = values.ravel() if finite.all() else values[finite]
     if values.size == 0:
         return float("nan"), float("nan")
-    centre = np.median(values)
-    reach = 5.0 * 1.4826 * np.median(np.abs(values - centre)) + 1.0
+    centre = median(values)
+    reach = 5.0 * 1.4826 * median(np.abs(values - centre)) + 1.0
     drawn = np.clip(values - centre, -reach, reach)
     return float(centre + drawn.mean()), float(drawn.std())
 
