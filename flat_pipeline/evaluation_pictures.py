@@ -8,22 +8,38 @@ from flat_pipeline.captions import CAPTIONS
 from flat_pipeline.products import EVALUATION
 from utils.application.figure_style import celsius
 from utils.fits_io.atomic import write_bytes
+from utils.fits_io.workers import in_workers
 from utils.kernels import groups as grouping
 
 SECTION = "Evaluation"
+PROGRAM_BYTES, PIXEL_BYTES = 200 << 20, 60
+"""Memory of the program, and for each pixel of what one worker draws."""
 
 
-def draw(record, path, figure, caption, section):
-    """Write one figure and list it."""
+def draw(config, record, tasks, shape=(0, 0)):
+    """Draw figures in workers, write them in their order and list them.
+
+    tasks : functions without arguments that yield (path, figure, name of its caption, section of the report).
+    shape : (ny, nx) of the maps that a task holds: as many tasks are under way as --memory-limit has room for.
+    """
     from utils.application.figure_style import png_bytes
 
-    record.claim(path)
-    write_bytes(path, [png_bytes(figure)])
-    record.add_figure(path, CAPTIONS[caption], section=section)
+    def work(task):
+        return [(path, png_bytes(figure), *words) for path, figure, *words in task()]
+
+    room = (config.shared.memory_limit - PROGRAM_BYTES) // max(1, PIXEL_BYTES * math.prod(shape))
+    for drawn in in_workers(lambda: work, tasks, max(1, min(config.shared.jobs, room))):
+        for path, content, caption, section in drawn:
+            record.claim(path)
+            write_bytes(path, [content])
+            record.add_figure(path, CAPTIONS[caption], section=section)
 
 
-def draw_maps(record, folder, name, header, maps):
-    """Difference, absolute error and error in percent of one master; maps : kind -> `ComputedPlane`."""
+def map_figures(folder, name, header, maps):
+    """Difference, absolute error and error in percent of one master, as `draw` takes them.
+
+    maps : kind -> `ComputedPlane`.
+    """
     from flat_pipeline import figures
     from utils.application.figure_style import BlockMeans
 
@@ -41,21 +57,15 @@ def draw_maps(record, folder, name, header, maps):
         "mape": figures.error_map(maps["mape"], f"Error in percent, {at}", "|master − model| [%]"),
     }
     for kind, figure in drawn.items():
-        draw(record, folder / f"{name}_{kind}.png", figure, kind, SECTION)
+        yield folder / f"{name}_{kind}.png", figure, kind, SECTION
 
 
-def draw_summary(config, record, rows):
+def summary_figures(config, rows):
     """Errors of all masters, and heat maps over temperature and exposure where there are several of both."""
     from flat_pipeline import figures
 
     folder = config.output_dir / EVALUATION
-    draw(
-        record,
-        folder / "evaluation_summary.png",
-        figures.evaluation_summary(rows),
-        "evaluation_summary",
-        SECTION,
-    )
+    yield folder / "evaluation_summary.png", figures.evaluation_summary(rows), "evaluation_summary", SECTION
     from flat_pipeline.products import filter_names
 
     names = filter_names([row["filter"] for row in rows])
@@ -66,7 +76,7 @@ def draw_summary(config, record, rows):
             continue
         tail = f"_{spelled}" if len(names) > 1 else ""
         figure = figures.heat(100 * table, temperatures, exposures, "MAE [%]", f"Mean absolute error, {name}")
-        draw(record, folder / f"heatmap_mae{tail}.png", figure, "evaluation_mae", SECTION)
+        yield folder / f"heatmap_mae{tail}.png", figure, "evaluation_mae", SECTION
 
 
 def _table(rows, tolerance):

@@ -96,10 +96,8 @@ def radial_profile(flat, model, centre, usable, name):
     y, x = np.mgrid[0:ny:step, 0:nx:step]
     good = usable[::step, ::step] & np.isfinite(flat[::step, ::step])
     radius = np.hypot(x - centre[0], y - centre[1])[good] / (0.5 * np.hypot(nx, ny))
-    value, fitted = (
-        flat[::step, ::step][good].astype(np.float64),
-        model[::step, ::step][good].astype(np.float64),
-    )
+    value, fitted = (plane[::step, ::step][good].astype(np.float64) for plane in (flat, model))
+    ratio = value / fitted
     index = np.minimum((radius / max(radius.max(), 1e-9) * ANNULI).astype(int), ANNULI - 1)
     count = np.bincount(index, minlength=ANNULI)
     order = np.argsort(index, kind="stable")
@@ -109,8 +107,8 @@ def radial_profile(flat, model, centre, usable, name):
         return np.array([median(values[ring]) if ring.size else np.nan for ring in rings])
 
     at, expected = middle(radius), middle(fitted)
-    measured = expected * middle(value / fitted)
-    scatter = np.array([robust_scale((value / fitted)[ring])[1] if ring.size else np.nan for ring in rings])
+    measured = expected * middle(ratio)
+    scatter = np.array([robust_scale(ratio[ring])[1] if ring.size else np.nan for ring in rings])
     spread = 1.2533 * scatter * expected / np.sqrt(np.maximum(count, 1))
     shown = count > 10
     one = Series(

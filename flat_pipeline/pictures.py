@@ -1,5 +1,7 @@
 """Pictures of masters, illumination and model, from what run.json lists."""
 
+from functools import partial
+
 import numpy as np
 
 from flat_pipeline import illumination, models
@@ -18,16 +20,18 @@ def draw_all(config, record):
     """Draw what the products allow."""
     kinds = {ref.prodtype for ref in listed(record)}
     known = {ref.facts["filter"]: ref for ref in listed(record, "VIGNETTING")}
-    names = filter_names(known)
-    for name in known:
-        _draw_illumination(config, record, _load(known, name), names[name])
+    names, shape = filter_names(known), (0, 0)
+    tasks = [partial(_illumination, config, known, name, names[name]) for name in known]
     if "MASTER_FLAT" in kinds:
         filters = models.open_masters(record)
-        names = filter_names([masters.filter for masters in filters])
+        names, shape = filter_names([masters.filter for masters in filters]), filters[0].shape
         for masters in filters:
-            _draw_masters(config, record, masters, _load(known, masters.filter), names[masters.filter])
+            count = len(masters.paths)
+            for index in range(count) if config.shared.plots == "all" else [count // 2]:
+                tasks.append(partial(_master, config, masters, index, known, names[masters.filter]))
     if "FLAT_A" in kinds:
-        _draw_model(config, record)
+        tasks += _model_tasks(config, record)
+    draw(config, record, tasks, shape)
 
 
 def _load(known, name):
@@ -42,65 +46,62 @@ def draw_levels(config, record, flats):
     from flat_pipeline import figures
 
     groups = [(flat.name.removeprefix("master_flat_"), flat.levels) for flat in flats]
-    draw(record, config.output_dir / FIGURES / "levels.png", figures.levels(groups), "levels", "Frames")
+    path = config.output_dir / FIGURES / "levels.png"
+    draw(config, record, [lambda: [(path, figures.levels(groups), "levels", "Frames")]])
 
 
-def _draw_illumination(config, record, found, spelled):
+def _illumination(config, known, name, spelled):
     from flat_pipeline import figures
 
+    found = _load(known, name)
     path = config.output_dir / FIGURES / f"illumination_{spelled}.png"
-    figure = figures.illumination_map(found.value, found.filter, found.model)
-    draw(record, path, figure, "illumination_map", "Illumination")
+    yield path, figures.illumination_map(found.value, name, found.model), "illumination_map", "Illumination"
 
 
-def _draw_masters(config, record, masters, found, spelled):
-    """Map, response histogram, profiles of the middle master of a filter (of all with --plots all)."""
+def _master(config, masters, index, known, spelled):
+    """Map, response histogram and profiles of one master; with the middle one of a filter the radial profile."""
     from flat_pipeline import figures
 
-    folder = config.output_dir / FIGURES
-    count = len(masters.paths)
-    for index in range(count) if config.shared.plots == "all" else [count // 2]:
-        head = masters.headers[index]
-        value, sigma, dq = masters.one(index)
-        good = models.speaking(dq) & np.isfinite(value)
-        corrected = bool(head["VIGNCORR"])
-        figure = figures.master_map(
-            value, masters.filter, head["TEMP"], head["EXPTIME"], head["NCOMBINE"], corrected
-        )
-        stem = masters.paths[index].stem
-        draw(record, folder / f"{stem}.png", figure, "master_map", "Master flats")
-        _draw_histogram(record, folder / f"response_{stem}.png", value, sigma, good, masters.filter)
-        flat, model = value, None
-        if found is not None:
-            model = found.value
-            flat = value * model if corrected else value / np.float32(found.level)
-        figure = figures.profiles(flat, model, masters.filter)
-        draw(record, folder / f"profiles_{stem}.png", figure, "profiles", "Master flats")
-        if found is not None and index == count // 2:
-            centre = _centre(found, value.shape)
-            # The flat in units of the model has the relative error of the master.
-            even = _without_dust(flat, sigma * (model if corrected else 1.0 / found.level), model, good)
-            figure = figures.radial_profile(flat, model, centre, even, masters.filter)
-            path = folder / f"radial_profile_{spelled}.png"
-            draw(record, path, figure, "radial_profile", "Illumination")
+    folder, section = config.output_dir / FIGURES, "Master flats"
+    head, stem = masters.headers[index], masters.paths[index].stem
+    value, sigma, dq = masters.one(index)
+    good = models.speaking(dq) & np.isfinite(value)
+    found, corrected = _load(known, masters.filter), bool(head["VIGNCORR"])
+    figure = figures.master_map(
+        value, masters.filter, head["TEMP"], head["EXPTIME"], head["NCOMBINE"], corrected
+    )
+    yield folder / f"{stem}.png", figure, "master_map", section
+    figure = _histogram(value, sigma, good, masters.filter)
+    if figure is not None:
+        yield folder / f"response_{stem}.png", figure, "response_histogram", section
+    flat, model = value, None
+    if found is not None:
+        model = found.value
+        flat = value * model if corrected else value / np.float32(found.level)
+    yield folder / f"profiles_{stem}.png", figures.profiles(flat, model, masters.filter), "profiles", section
+    if found is not None and index == len(masters.paths) // 2:
+        centre = _centre(found, value.shape)
+        # The flat in units of the model has the relative error of the master.
+        even = _without_dust(flat, sigma * (model if corrected else 1.0 / found.level), model, good)
+        figure = figures.radial_profile(flat, model, centre, even, masters.filter)
+        yield folder / f"radial_profile_{spelled}.png", figure, "radial_profile", "Illumination"
 
 
-def _draw_histogram(record, path, value, sigma, good, name):
-    """Response of good pixels about their neighbourhood, with the PRNU."""
+def _histogram(value, sigma, good, name):
+    """Response of good pixels about their neighbourhood, with the PRNU; None where that is not known."""
     from flat_pipeline import figures
 
     rows = _bands(value.shape)
     value, sigma, good = (np.concatenate([plane[band] for band in rows]) for plane in (value, sigma, good))
     measured = pixel_response.prnu(value, sigma, good)
     if not np.isfinite(measured.value):
-        return
+        return None
     ratio = np.empty_like(value)
     for start in range(0, len(value), rows[0].stop - rows[0].start):
         band = slice(start, start + rows[0].stop - rows[0].start)
         with np.errstate(invalid="ignore", divide="ignore"):
             ratio[band] = value[band] / pixel_response.local_median(value[band], good[band])
-    figure = figures.response_histogram(ratio[good], measured.value, measured.error, measured.noise, name)
-    draw(record, path, figure, "response_histogram", "Master flats")
+    return figures.response_histogram(ratio[good], measured.value, measured.error, measured.noise, name)
 
 
 def _bands(shape):
@@ -128,24 +129,27 @@ def _centre(found, shape):
     return head.get("X0", (shape[1] - 1) / 2), head.get("Y0", (shape[0] - 1) / 2)
 
 
-def _draw_model(config, record):
-    from flat_pipeline import figures
-
-    folder, section = config.output_dir / FIGURES, "Flat model"
+def _model_tasks(config, record):
+    """A task for each map of the model that has something to show."""
     refs = [ref for ref in record.products() if ref.prodtype.startswith("FLAT_")]
     names = filter_names([ref.facts["filter"] for ref in refs if ref.prodtype == "FLAT_A"])
-    for ref in refs:
-        name = ref.facts.get("filter")
-        tail = f"_{names[name]}" if len(names) > 1 else ""
-        term = ref.prodtype.removeprefix("FLAT_")
-        if term in models.TERMS:
-            product = read_product(ref.path)
-            if not np.nanmax(np.abs(product.data)) > 0:
-                continue  # a term that is not constrained is 0 everywhere
-            image = np.where(models.speaking(product.dq), product.data, np.float32(np.nan))
-            figure = figures.term_map(image, term, models.UNITS[term], name)
-            draw(record, folder / f"flat_{term}{tail}.png", figure, f"{term.lower()}_map", section)
-        elif term == "COVARIANCE":
-            chi2 = read_plane(ref.path, "CHI2_RED")
-            if np.isfinite(chi2).any():
-                draw(record, folder / f"chi2{tail}.png", figures.chi2_map(chi2, name), "chi2_map", section)
+    terms = (*models.TERMS, "COVARIANCE")
+    refs = [ref for ref in refs if ref.prodtype.removeprefix("FLAT_") in terms]
+    return [partial(_model_map, config.output_dir / FIGURES, ref, names) for ref in refs]
+
+
+def _model_map(folder, ref, names):
+    from flat_pipeline import figures
+
+    name, term, section = ref.facts.get("filter"), ref.prodtype.removeprefix("FLAT_"), "Flat model"
+    tail = f"_{names[name]}" if len(names) > 1 else ""
+    if term == "COVARIANCE":
+        chi2 = read_plane(ref.path, "CHI2_RED")
+        if np.isfinite(chi2).any():
+            yield folder / f"chi2{tail}.png", figures.chi2_map(chi2, name), "chi2_map", section
+        return
+    product = read_product(ref.path)
+    if np.nanmax(np.abs(product.data)) > 0:  # a term that is not constrained is 0 everywhere
+        image = np.where(models.speaking(product.dq), product.data, np.float32(np.nan))
+        figure = figures.term_map(image, term, models.UNITS[term], name)
+        yield folder / f"flat_{term}{tail}.png", figure, f"{term.lower()}_map", section

@@ -1,6 +1,7 @@
 """The model against every master, in-sample and with all masters of its temperature (or exposure) left out."""
 
 import math
+from functools import partial
 
 import numpy as np
 
@@ -38,7 +39,7 @@ def run(config, context):
         filters = models.open_masters(record)
         refs = record.products("FLAT_A", made_by="--mode full or fit_model")
         refs = [ref for ref in record.products() if ref.prodtype.startswith("FLAT_")]
-        rows, outer = [], []
+        rows, outer, tasks = [], [], []
         for masters in filters:
             model = models.FlatModel.load(refs, masters.filter, masters.shape, masters.paths[0])
             outer.append(left_out.judge(masters))
@@ -46,16 +47,18 @@ def run(config, context):
             count = len(masters.paths)
             pictured = config.shared.pictured(count, masters.shape, (0, count - 1))
             for index in range(count):
-                if config.save_eval_fits or index in pictured:
-                    _maps(config, record, masters, model, index, index in pictured)
+                if config.save_eval_fits:
+                    _write_maps(config, record, masters, model, index)
+                if index in pictured and count > 1:  # the model of one master is that master
+                    tasks.append(partial(_picture_maps, config, masters, model, index))
         path = record.claim(config.output_dir / SUMMARY)
         write_csv(path, rows, COLUMNS)
         record.add_product(path, "EVALUATION_SUMMARY")
         _report(record, rows, outer)
         if config.shared.plots != "none":
-            from flat_pipeline.evaluation_pictures import draw_summary
+            from flat_pipeline.evaluation_pictures import draw, summary_figures
 
-            draw_summary(config, record, rows)
+            draw(config, record, [*tasks, partial(summary_figures, config, rows)], filters[0].shape)
         step.summary = f"{counted(len(rows), 'master')}, mean MAE {_mean(rows, 'mae'):.3g}"
 
 
@@ -108,9 +111,9 @@ def _row(masters, index, inside, judged):
     return row
 
 
-def _maps(config, record, masters, model, index, pictures):
-    """Maps of one master as FITS and PNG, as far as they are wanted."""
-    head, dq = masters.headers[index], masters.dqs[index]
+def _planes(masters, model, index):
+    """Maps of one master against the model, computed piece after piece."""
+    head = masters.headers[index]
     kinds = dict.fromkeys((*MAPS, "synthetic", "error"), np.float32)
     nx = masters.shape[1]
 
@@ -135,32 +138,38 @@ def _maps(config, record, masters, model, index, pictures):
         drop_pages(masters.values[index][rows], masters.sigmas[index][rows])
         return {name: one.reshape(-1)[own] for name, one in maps.items()}
 
-    planes = computed_planes(masters.shape, kinds, piece)
-    name = masters.paths[index].stem
-    folder = config.output_dir / EVALUATION
-    if config.save_eval_fits:
-        cards = {key: head[key] for key in _FROM_MASTER if key in head}
-        cards |= {"MODEL": (models.EQUATION, "what the master is compared with")}
-        cards |= {"EXTRAP": (model.extrapolates(head["TEMP"], head["EXPTIME"]), "outside the fitted range")}
-        inputs = [{"file": masters.paths[index].name, "datasum": head.get("DATASUM")}]
-        for kind, unit in (("diff", ""), ("mae", ""), ("mape", "percent"), ("synthetic", "")):
-            path = record.claim(folder / f"{name}_{kind}.fits")
-            write_product(
-                path,
-                planes[kind],
-                prodtype=f"EVALUATION_{kind.upper()}",
-                unit=unit,
-                cards=cards,
-                uncert=planes["error"] if kind == "synthetic" else None,
-                dq=native(dq),
-                inputs=inputs,
-                jobs=config.shared.jobs,
-            )
-            record.add_product(path, f"EVALUATION_{kind.upper()}")
-    if pictures and len(masters.paths) > 1:  # the model of one master is that master
-        from flat_pipeline.evaluation_pictures import draw_maps
+    return computed_planes(masters.shape, kinds, piece)
 
-        draw_maps(record, folder, name, head, planes)
+
+def _write_maps(config, record, masters, model, index):
+    """Maps of one master, and the model at its place, as FITS."""
+    head, planes = masters.headers[index], _planes(masters, model, index)
+    cards = {key: head[key] for key in _FROM_MASTER if key in head}
+    cards |= {"MODEL": (models.EQUATION, "what the master is compared with")}
+    cards |= {"EXTRAP": (model.extrapolates(head["TEMP"], head["EXPTIME"]), "outside the fitted range")}
+    inputs = [{"file": masters.paths[index].name, "datasum": head.get("DATASUM")}]
+    for kind, unit in (("diff", ""), ("mae", ""), ("mape", "percent"), ("synthetic", "")):
+        path = record.claim(config.output_dir / EVALUATION / f"{masters.paths[index].stem}_{kind}.fits")
+        write_product(
+            path,
+            planes[kind],
+            prodtype=f"EVALUATION_{kind.upper()}",
+            unit=unit,
+            cards=cards,
+            uncert=planes["error"] if kind == "synthetic" else None,
+            dq=native(masters.dqs[index]),
+            inputs=inputs,
+            jobs=config.shared.jobs,
+        )
+        record.add_product(path, f"EVALUATION_{kind.upper()}")
+
+
+def _picture_maps(config, masters, model, index):
+    """Figures of the maps of one master."""
+    from flat_pipeline.evaluation_pictures import map_figures
+
+    folder, name = config.output_dir / EVALUATION, masters.paths[index].stem
+    yield from map_figures(folder, name, masters.headers[index], _planes(masters, model, index))
 
 
 _FROM_MASTER = (
