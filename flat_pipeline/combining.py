@@ -70,7 +70,7 @@ class CombinedFlats:
         self.sky = config.flat_type == "sky"
         self.flats, self.rejected = [], []
         self.weights, self.pooled = {}, None
-        self.commons, self._last_common = [], None
+        self.commons, self.sources, self._last_common = [], [], None
 
     def add(self, stack, progress=None):
         """Combine one group."""
@@ -112,6 +112,7 @@ class CombinedFlats:
         for name, plane in {"value": result.value, "own": own, "flags": result.flags}.items():
             self.spool.put((index, name), plane)
         self.commons.append((self._common_key(stack.common), np.float32(mean * mean)))
+        self.sources.append(_source(stack.flat.cards))
         self.flats.append(stack.flat)
         self.rejected.append(1.0 - float(result.n_used.mean(dtype=np.float64)) / n)
 
@@ -179,17 +180,35 @@ class CombinedFlats:
 
         def piece(part):
             total, weights = np.zeros_like(ratios[part]), np.zeros_like(ratios[part])
+            shares = {}
             for index, weight in self.weights[name]:
                 one = self.spool.part((index, "value"), part)
                 good = np.isfinite(one)
                 total += np.where(good, one, np.float32(0.0)) * weight
                 weights += good * weight
+                key, scale = self.commons[index]
+                share = shares.setdefault((self.sources[index], key), np.zeros_like(total))
+                share += good * (weight * np.sqrt(scale))
+            variance = ratios[part] * weights
+            variance += self._pedestal_variance(shares, part)
             with np.errstate(divide="ignore", invalid="ignore"):
                 np.divide(total, weights, out=values[part])
-                np.sqrt(ratios[part] / weights, out=sigmas[part])
+                np.divide(np.sqrt(variance, out=variance), weights, out=sigmas[part])
 
         over_pixels(piece, values.size, self.options.jobs)
         return value, sigma
+
+    def _pedestal_variance(self, shares, part):
+        """Variance that the pedestals leave in a sum of groups.
+
+        shares : (source of a pedestal, key of its variance) -> weight of its groups in the sum.  What comes of one source
+        errs alike in all groups, sources err apart from each other.
+        """
+        errors = {}
+        for (source, key), share in shares.items():
+            share *= np.sqrt(self.spool.part(key, part))
+            errors[source] = share + errors.get(source, np.float32(0.0))
+        return sum(np.square(error) for error in errors.values())
 
     def sky_median(self, index):
         """Median of the sky flats of one group, (ny, nx) float32."""
@@ -209,3 +228,9 @@ class CombinedFlats:
         dq[lost] |= DQ.NO_DATA
         sigma[lost] = np.nan
         return value, sigma, dq
+
+
+def _source(cards):
+    """What the pedestal of a group was made of: one master of darks, or what serves all groups (bias, dark model)."""
+    kind, *dark = (cards.get(key) for key in ("DARKFROM", "DARKTEMP", "DARKEXP"))
+    return (kind, *dark) if "master dark" in np.ravel(kind) else None

@@ -97,6 +97,18 @@ def test_pixels_and_prnu(campaign):
     assert abs(head["PRNU"] / 1.0 - 1) < max(0.02, 4 * head["PRNUERR"])
 
 
+@pytest.mark.parametrize("dark_n", [5, 0])
+def test_error_of_few_darks_or_biases_is_no_prnu(tmp_path, dark_n):
+    # Their noise, left in the mean of many flats, is as large as this PRNU; one set of them serves both groups of flats.
+    camera = flat_frames.sensor((128, 112), 11, prnu=0.0025, read_noise=6.0, dust_count=0)
+    flat_frames.campaign(
+        tmp_path / "in", camera, 11, temperatures=(5.0,), exposures=(1.0, 2.0), n=25, bias_n=5, dark_n=dark_n
+    )
+    assert flat_frames.run("--basepath", tmp_path / "in", "--output-dir", tmp_path / "out") == 0
+    head = masters_of(tmp_path / "out")[0].header
+    assert abs(head["PRNU"] - 0.25) < max(0.005, 4 * head["PRNUERR"])
+
+
 def test_model_finds_no_change_where_there_is_none(campaign):
     _, out = campaign
     for term in "BC":
