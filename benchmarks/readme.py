@@ -5,7 +5,7 @@ from pathlib import Path
 from utils.fits_io.atomic import write_text
 
 README = Path(__file__).resolve().parents[1] / "README.md"
-SHOWN = ("combine", "full", "frames", "pixels", "start")
+SHOWN = ("combine", "full", "dark_run", "flat_run", "calibrate", "convert", "start")
 """Sections that a reader of README.md sees; all of them are in benchmarks/results."""
 FIRST, LAST = "<!-- measured: begin -->", "<!-- measured: end -->"
 
