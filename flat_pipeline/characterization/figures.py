@@ -30,7 +30,7 @@ def photon_transfer(camera):
     floor = 0.3 * min(transfer.base, float(variance[~well.full].min()))
     for mask, colour, label in (
         (transfer.used, BLUE, "levels of the fit"),
-        (other, GREY, "above the range of the fit"),
+        (other, GREY, "outside the range of the fit"),
         (well.full, RED, "full wells"),
     ):
         if mask.any():

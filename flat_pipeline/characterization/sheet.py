@@ -175,7 +175,7 @@ def level_rows(camera):
     index = {id(level): i for i, level in enumerate(several)}
     for level in levels:
         place = index.get(id(level))
-        fitted = camera.transfer is not None and place is not None
+        model = math.nan if camera.transfer is None or place is None else float(camera.transfer.model[place])
         rows.append(
             {
                 "kind": level.kind,
@@ -187,7 +187,7 @@ def level_rows(camera):
                 "light": level.light,
                 "variance": level.found.variance,
                 "variance_error": level.found.error,
-                "model": float(camera.transfer.model[place]) if fitted else None,
+                "model": model if math.isfinite(model) else None,
                 "scatter": level.scatter,
                 "left_out": level.found.left_out,
                 "use": _use(camera, level, place),
@@ -203,7 +203,7 @@ def _use(camera, level, place):
         return "linearity only: one frame"
     if camera.well.full[place]:
         return "full well"
-    return "gain" if camera.transfer.used[place] else "above the range of the fit"
+    return "gain" if camera.transfer.used[place] else "outside the range of the fit"
 
 
 def other_rows(camera):

@@ -90,7 +90,7 @@ class Transfer:
 
     gain, gain_error [e-/ADU].  base, base_error : variance without signal, LSB^2/12 included [ADU^2].
     a00, a00_error [1/e-] : brighter-fatter term, 0 where the data do not show it.
-    used : (n,) bool.  model : (n,) variance [ADU^2].  chi2, dof.
+    used : (n,) bool.  model : (n,) variance [ADU^2], NaN below a line that does not meet ``base``.  chi2, dof.
     scaled : scatter of the levels over what their noise explains, where it is more.
     corrected : the response of `linearity` was taken out.
     offset : variance at no light of a line that need not meet ``base`` [ADU^2], where the gain is that of such a line;
@@ -292,7 +292,7 @@ def _from_line(line, through, points):
         0.0,
         math.nan,
         used,
-        offset + k * signal,
+        np.where(signal < signal[used].min(), math.nan, offset + k * signal),
         fit.chi2,
         fit.dof,
         offset=offset,
