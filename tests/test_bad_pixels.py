@@ -139,17 +139,27 @@ def test_refusals(tmp_path, folders, capsys):
     write_product(other, np.ones((3, 3)), prodtype="MASTER_FLAT", unit="", dq=np.zeros((3, 3), np.int16))
     plain = tmp_path / "plain.fits"
     write_product(plain, np.ones(SHAPE), prodtype="EVALUATION_MAE", unit="")
+    flags = np.zeros(SHAPE, np.int16)
+    camera, small, foreign = (tmp_path / f"{name}.fits" for name in ("camera", "small", "foreign"))
+    write_product(camera, flags + 1.0, prodtype="BIAS_A", unit="adu", dq=flags, cards={"INSTRUME": "Other"})
+    write_product(small, np.ones((3, 3), np.uint8), prodtype="BAD_PIXELS", unit="")
+    write_product(
+        foreign, flags.astype(np.uint8), prodtype="BAD_PIXELS", unit="", cards={"INSTRUME": "Other"}
+    )
     (tmp_path / "empty").mkdir()
     (tmp_path / "mine.csv").write_text("x\n")
     output = str(tmp_path / "bad.fits")
     for words, message in (
         ([folders[0], str(other), "--output", output], "shape (3, 3), expected (30, 40) as in"),
+        ([folders[0], str(camera), "--output", output], "INSTRUME Other, expected Kamera as in"),
         ([str(plain), "--output", output], "expected a product with a DQ plane"),
         ([str(tmp_path / "none"), "--output", output], "No such file"),
         ([str(tmp_path / "empty"), "--output", output], "got no such file, expected products"),
         ([*folders, "--output", str(tmp_path / "bad.txt")], "expected a name that ends in .fits"),
         ([*folders, "--output", str(tmp_path / "mine.fits")], "mine.csv: stands there"),
         ([*folders, "--output", output, "--earlier", str(other)], "expected BAD_PIXELS"),
+        ([*folders, "--output", output, "--earlier", str(small)], "shape (3, 3), expected (30, 40) as in"),
+        ([*folders, "--output", output, "--earlier", str(foreign)], "INSTRUME Other, expected Kamera as in"),
     ):
         assert run_command(main, words) == 2, message
         error = capsys.readouterr().err

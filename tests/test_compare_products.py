@@ -10,6 +10,7 @@ import pytest
 
 from utils.application.command import run_command
 from utils.compare_products import main
+from utils.fits_io.product_reader import read_product
 from utils.fits_io.products import DQ, write_product
 from utils.kernels.product_difference import compare
 
@@ -19,11 +20,17 @@ SHAPE, SIGMA = (90, 130), 0.5
 
 def product(path, rng, change=0.0, *, sigma=SIGMA, dq=None, **cards):
     base = np.random.default_rng(0).normal(1000.0, 20.0, SHAPE)
-    data = base + rng.normal(0.0, sigma, SHAPE) + change
+    data = base + SIGMA * rng.standard_normal(SHAPE) + change
     given = {"ADUSCALE": 1.0, "GAIN": 100.0, "TEMP": -5.0, "CALTYPE": "BIAS"} | cards
     quality = np.zeros(SHAPE, np.int16) if dq is None else dq
     write_product(
-        path, data, prodtype="MASTER_BIAS", unit="adu", cards=given, uncert=np.full(SHAPE, sigma), dq=quality
+        path,
+        data,
+        prodtype="MASTER_BIAS",
+        unit="adu",
+        cards=given,
+        uncert=np.broadcast_to(sigma, SHAPE),
+        dq=quality,
     )
     return path
 
@@ -95,6 +102,28 @@ def test_flags_are_compared(tmp_path):
     assert status == 1
     rows = list(csv.DictReader((out / "dq_changes.csv").read_text().splitlines()))
     assert rows == [{"bit": "HOT", "old": "0", "new": "50", "gained": "50", "lost": "0"}]
+
+
+def test_pixels_without_value_or_error_are_left_out_and_counted(tmp_path, capsys):
+    """NaN and infinite errors tell nothing: not compared, and a change where only one product has them."""
+    rng = np.random.default_rng(3)
+    good = product(tmp_path / "good.fits", rng)
+    sigma = np.full(SHAPE, SIGMA)
+    for hole, few, failing in ((np.nan, 5, []), (np.nan, 500, ["DQ changed"]), (np.inf, 500, ["DQ changed"])):
+        holes = sigma.copy()
+        holes.flat[:few] = hole  # limit: 1e-3 of 11,700 pixels
+        bare = product(tmp_path / "bare.fits", rng, 100.0 * (holes != SIGMA), sigma=holes)
+        out = tmp_path / "out"
+        assert run_command(main, [str(bare), str(good), "--output-dir", str(out)]) == len(failing)
+        assert [criterion for criterion, passed in verdict(out).items() if not passed] == failing
+    assert run_command(main, [str(bare), str(bare), "--output-dir", str(out)]) == 0
+    none = product(tmp_path / "none.fits", rng, sigma=sigma * np.nan)
+    capsys.readouterr()
+    assert run_command(main, [str(none), str(good), "--output-dir", str(tmp_path / "out")]) == 2
+    assert "none.fits: no pixel that it and" in capsys.readouterr().err
+    values = product(tmp_path / "values.fits", rng, np.where(np.arange(SHAPE[1]) < 4, np.nan, 0.0))
+    assert run_command(main, [str(values), str(good), "--output-dir", str(tmp_path / "out")]) == 1
+    assert read_product(values).dq[0, 0] == DQ.NO_DATA
 
 
 def test_another_temperature_is_no_comparison(tmp_path):

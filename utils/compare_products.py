@@ -31,7 +31,7 @@ LIMITS = {
     "scatter": (1.5, "SIGMA", "robust scatter of difference / error"),
     "changed": (1e-4, "FRACTION", f"pixels that changed by more than {CHANGED_SIGMA:g} sigma, beyond chance"),
     "pattern": (0.5, "SIGMA", "rms of row, column and large-scale patterns, in errors of a pixel"),
-    "flags": (1e-3, "FRACTION", "pixels whose DQ changed"),
+    "flags": (1e-3, "FRACTION", "pixels whose DQ changed, or that only one has a value and error of"),
 }
 COLUMNS = {
     "criterion": "criterion",
@@ -73,7 +73,7 @@ def main(argv=None):
             passed = all(one.passed for one in criteria)
             step.summary = f"{found.pixels} pixels"
             _write_tables(args.output_dir, record, criteria, flags)
-            _draw(args.output_dir, record, found, new)
+            _draw(args.output_dir, record, found, new, old)
         for one in criteria:
             print(
                 f"{'pass' if one.passed else 'FAIL'}  {one.criterion}: {_shown(one.value)}, limit {_shown(one.limit)}"
@@ -123,14 +123,15 @@ def judge(new, old, limits):
     from utils.fits_io.validity import Validity
     from utils.kernels.product_difference import compare
 
-    usable = ~(new.mask | old.mask) & np.isfinite(new.data) & np.isfinite(old.data)
+    now, then = _told(new), _told(old)
+    usable = ~(new.mask | old.mask) & now & then
     if not usable.any():
         raise InputError(f"{new.path}: no pixel that it and {old.path} can use, expected some")
     found = compare(new.data, old.data, new.uncert, old.uncert, usable, CHANGED_SIGMA)
     flags = _flag_changes(new, old)
     level = abs(found.level) / found.sigma if found.sigma > 0 else math.inf if found.level else 0.0
     beyond = max(found.changed - found.expected, 0.0) / found.pixels
-    changed_flags = float(np.count_nonzero(_quality(new) != _quality(old))) / new.data.size
+    changed_flags = float(np.count_nonzero((_quality(new) != _quality(old)) | (now != then))) / new.data.size
     criteria = [
         _criterion("level [sigma of a pixel]", level, found.level_error / (found.sigma or 1.0), limits.level),
         _criterion("changed pixels beyond chance [fraction]", beyond, None, limits.changed),
@@ -158,6 +159,14 @@ def judge(new, old, limits):
 
 def _criterion(name, value, error, limit):
     return Criterion(name, value, error, limit, value <= limit)
+
+
+def _told(product):
+    """Pixels with a value, and an error where the product tells errors (bool)."""
+    import numpy as np
+
+    finite = np.isfinite(product.data)
+    return finite if product.uncert is None else finite & np.isfinite(product.uncert)
 
 
 def _quality(product):
@@ -209,7 +218,7 @@ def _write_tables(folder, record, criteria, flags):
         record.add_product(path, "COMPARISON", what=what)
 
 
-def _draw(folder, record, found, new):
+def _draw(folder, record, found, new, old):
     """Map and histogram of the difference in sigma."""
     import numpy as np
 
@@ -242,6 +251,10 @@ def _draw(folder, record, found, new):
     record.value("of these expected by chance", found.expected, section="difference")
     if found.assumed:
         record.warn("the products tell no errors: the scatter of their difference serves as error")
+    elif new.uncert is None or old.uncert is None:
+        record.warn(
+            f"{(new if new.uncert is None else old).path} tells no errors: those of the other alone serve"
+        )
 
 
 def _write_report(folder, record, new, old, criteria):

@@ -1,7 +1,7 @@
 """DSNU and PRNU of a camera with their parts and spectra."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass, replace
 
 import numpy as np
 
@@ -75,12 +75,8 @@ def photo_uniformity(camera, reference, good, gain):
     )
     # Noise of bias and dark taken out below each frame is common to all of them: it stays in the mean.
     below = float(np.mean(pedestal.variance[finite], dtype=np.float64))
-    one = mean**2
-    temporal = emva.Parts(
-        *((part + more) / one for part, more in zip(
-            (temporal.total, temporal.row, temporal.column, temporal.pixel), (n * below, 0.0, 0.0, n * below), strict=True
-        ))
-    )  # fmt: skip
+    temporal = replace(temporal, total=temporal.total + n * below, pixel=temporal.pixel + n * below)
+    temporal = emva.Parts(*(part / mean**2 for part in astuple(temporal)))
     response = stack.value / surface
     some = response[finite]
     scale = 1.4826 * float(np.median(np.abs(some - 1.0)))

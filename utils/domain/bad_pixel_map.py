@@ -110,10 +110,16 @@ def choose(products):
 
 
 def changes(now, path):
-    """Pixels that became bad or good since an earlier map (a BAD_PIXELS product): list of dict."""
+    """Pixels that became bad or good since an earlier map (a BAD_PIXELS product): list of dict.
+
+    Raises InputError where it is no such map, or one of another shape or camera.
+    """
     earlier = read_product(path, expect="BAD_PIXELS")
     if earlier.data.shape != now.bad.shape:
         raise InputError(f"{path}: shape {earlier.data.shape}, expected {now.bad.shape} as in {now.paths[0]}")
+    for key, value in now.cards.items():
+        if earlier.header.get(key, value) != value:
+            raise InputError(f"{path}: {key} {earlier.header[key]}, expected {value} as in {now.paths[0]}")
     then = earlier.data.astype(bool)
     old_dq = earlier.dq if earlier.dq is not None else np.zeros(then.shape, np.int16)
     rows = []
