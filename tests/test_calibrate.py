@@ -11,6 +11,8 @@ import pytest
 from astropy.io import fits
 from bias_frames import write_frame
 from dark_frames import campaign, run, sensor
+from flat_frames import run as flat_run
+from flat_frames import take
 
 from bias_pipeline.run_pipeline import main as bias_main
 from utils.application.command import run_command
@@ -288,8 +290,47 @@ def test_detector_and_gain_change_the_errors(made, calibrated, tmp_path):
         np.testing.assert_array_equal(again.data, calibrated[0].data)
 
 
+def test_a_flat_that_is_nowhere_positive_leaves_no_value(made, calibrated, tmp_path):
+    """Zeros, negative pixels and NaN of a flat: no value, flagged; the other pixels are as before."""
+    truth = read_product(made / "flat.fits").data
+    holes = {(3, 4): 0.0, (50, 7): -0.1, (87, 119): np.nan}
+    for at, value in holes.items():
+        truth[at] = value
+    write_flat(tmp_path / "holes.fits", truth, read_product(made / "flat.fits").dq)
+    command = words(made, tmp_path / "out", "--flat", tmp_path / "holes.fits")
+    assert run_command(main, command) == 0
+    product = read_product(tmp_path / "out" / "m31_1_calibrated.fits")
+    for at in holes:
+        assert np.isnan(product.data[at])
+        assert product.mask[at]
+        assert product.dq[at] & DQ.NO_DATA
+        product.data[at] = calibrated[1].data[at]
+    np.testing.assert_array_equal(product.data, calibrated[1].data)
+
+
+@pytest.mark.parametrize("mode", ["full", "full_no_vignetting"])
+def test_flats_of_the_flat_pipeline_with_their_light_or_without(made, camera, tmp_path, mode):
+    """The frame is divided by response and illumination, whether the pipeline parted them or not."""
+    take(tmp_path / "in", camera, "flat", [(5.0, 5.0, 10, 1400.0)], 3)
+    options = ("--bias-model", made / "bias" / "bias_model", "--dark-model", made / "dark" / "dark_model_2d")
+    given = ("--mode", mode, "--basepath", tmp_path / "in", "--output-dir", tmp_path / "flat")
+    assert flat_run(*given, *options) == 0
+    assert run_command(main, words(made, tmp_path / "out", "--flat", tmp_path / "flat")) == 0
+    product = read_product(tmp_path / "out" / "m31_1_calibrated.fits")
+    assert product.header["FLATFILE"].endswith(".fits")
+    good = ~product.mask
+    assert good.mean() > 0.985
+    # A flat is known up to a factor: pixels against their median.
+    pull = (product.data - np.median(product.data[good]))[good] / product.uncert[good]
+    assert 0.95 < pull.std() < 1.1
+    edge, middle = product.data[:8, :8], product.data[40:48, 56:64]
+    error = 1.25 * np.median(product.uncert[good]) / 8.0
+    assert abs(np.median(edge) - np.median(middle)) < 5.0 * error
+
+
 def test_options_that_cannot_work_are_refused(made, tmp_path, capsys):
-    frame = str(made / "science" / "m31_0.fits")
+    frame, sheet = str(made / "science" / "m31_0.fits"), tmp_path / "detector.json"
+    Detector(None, 16.0, Measured(2.0), Measured(3700.0)).write(sheet)
     for command, message in (
         ([frame], "--bias-model: got none"),
         ([frame, "--bias-model", str(tmp_path)], "bias_a_map.fits"),
@@ -298,6 +339,7 @@ def test_options_that_cannot_work_are_refused(made, tmp_path, capsys):
             [frame, *words(made, tmp_path / "o")[1:], "--flat", str(made / "science" / "m31_0.fits")],
             "expected MASTER_FLAT",
         ),
+        ([frame, *words(made, tmp_path / "o")[1:], "--detector", str(sheet)], 'got no "gain"'),
     ):
         assert run_command(main, [*command, "--output-dir", str(tmp_path / "o")]) == 2
         error = capsys.readouterr().err
