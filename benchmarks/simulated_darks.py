@@ -51,6 +51,24 @@ class Campaign:
         return np.array([middle < T for T, _ in self.at])
 
 
+class BentSensor(Sensor):
+    """A sensor whose rate is no exponential of the temperature: that of T + bend (T - 5 degC)^2; biases are as ever."""
+
+    def __init__(self, spec, bend):
+        super().__init__(spec)
+        self.bend = bend
+
+    def _bent(self, temperature):
+        return temperature + self.bend * (temperature - 5.0) ** 2
+
+    def true_dark_rate(self, temperature, exposure, state=None):
+        """As of any sensor, at the bent temperature."""
+        return super().true_dark_rate(self._bent(temperature), exposure, state)
+
+    def _charge(self, temperature, *rest):
+        return super()._charge(self._bent(temperature), *rest)
+
+
 def camera(shape, seed, *, offset, gamma, gamma_spread, preset="12left", **terms):
     """A sensor whose darks follow the law: 1 % hot pixels, a warm tail, telegraph pixels, cosmic hits; no glow."""
     off = {"row_noise": 0.0, "session_shifts": (), "glow": 0.0}

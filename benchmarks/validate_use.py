@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.frames import START, bias_cards, write_frame
-from benchmarks.simulated_darks import Campaign, take
+from benchmarks.simulated_darks import BentSensor, Campaign, take
 from benchmarks.simulated_runs import run_pipeline
 from benchmarks.table import Section
 from benchmarks.timing import ROOT
@@ -43,6 +43,12 @@ SCENES = {
     "300 ADU, cosmic hits": dict(at=(2.3, 12.0), level=300.0, hits=True),
 }
 """Science frames: temperature [degC] and exposure [s] at which no bias or dark was taken, light on the axis [ADU]."""
+ADVISED = ((5.0, 60.0), (5.3, 60.0), (7.5, 60.0), (2.5, 20.0), (12.0, 40.0), (-4.0, 5.0))
+BENT_AT = ((-5.0, 60.0), (5.0, 60.0), (7.5, 60.0), (12.5, 60.0), (15.0, 60.0), (2.0, 20.0), (7.5, 20.0))
+"""Temperatures and exposures at which darks are judged."""
+BENDS = {0.01: 10, 0.02: 40}
+"""Sensors whose rate is no exponential, that of T + bend (T - 5 degC)^2, and darks of each temperature and exposure."""
+KINDS = ("master", "interpolated", "model")
 
 
 def camera(number):
@@ -53,14 +59,9 @@ def camera(number):
 
 
 def prepare(folder, number):
-    """Run the bias and dark pipelines on a campaign of a camera and write a flat; returns camera and campaign."""
+    """Make the products of a camera and write a flat; returns camera and campaign."""
     sensor, campaign = Sensor(camera(number)), Campaign()
-    take(folder / "frames", sensor, campaign, number)
-    run_pipeline(folder / "frames", folder / "bias", folder / "cache")
-    model = ("--bias-model", str(folder / "bias" / "bias_model"))
-    run_pipeline(
-        folder / "frames", folder / "dark", folder / "cache", *model, program="dark_pipeline/run_pipeline.py"
-    )
+    products(folder, sensor, campaign, number)
     truth = sensor.true_flat()
     dq = np.where(truth < 0.25 * np.median(truth), DQ.DEAD | DQ.DO_NOT_USE, 0).astype(np.int16)
     noise = np.random.default_rng(90 + number).normal(0.0, FLAT_SIGMA, truth.shape)
@@ -70,6 +71,16 @@ def prepare(folder, number):
         folder / "flat.fits", truth + noise, prodtype="MASTER_FLAT", unit="", cards=cards, uncert=sigma, dq=dq
     )
     return sensor, campaign
+
+
+def products(folder, sensor, campaign, seed):
+    """Run the bias and dark pipelines on a campaign."""
+    take(folder / "frames", sensor, campaign, seed)
+    run_pipeline(folder / "frames", folder / "bias", folder / "cache")
+    model = ("--bias-model", str(folder / "bias" / "bias_model"))
+    run_pipeline(
+        folder / "frames", folder / "dark", folder / "cache", *model, program="dark_pipeline/run_pipeline.py"
+    )
 
 
 def calibrate(folder, sensor, number, found):
@@ -129,36 +140,54 @@ def calibrated(found):
     return Section("", (*columns, "hot and warm, within 6 σ"), rows)
 
 
-def advice(folder, sensor, found):
-    """Expected and real residual of each dark that the advisor names; adds rows to ``found``."""
+def bent(folder, bend, frames, found):
+    """Darks of a sensor that the law does not describe; adds what the advisor says of them to ``found``."""
+    still = SensorSpec(**{**vars(camera(0)), "cosmic_rate": 0.0, "cosmic_per_frame": 0.0})
+    sensor = BentSensor(still, bend)
+    products(folder, sensor, Campaign(frames=frames, bias_frames=40), 50)
+    own = {}
+    advice(folder, sensor, own, BENT_AT)
+    found |= {(bend, frames, *at): rows[0] for at, rows in own.items()}
+
+
+def advised_bent(found):
+    rows = []
+    for (bend, frames, temperature, exposure), own in found.items():
+        _, expected, real = own
+        best = min(expected, key=expected.get)
+        cells = [f"{expected[kind]:.2f}, {real[kind]:.2f}" if kind in real else "" for kind in KINDS]
+        share = three(real[best] / min(real.values()))
+        rows.append([f"{bend:g}", frames, f"{temperature:g}", f"{exposure:g}", best, *cells, share])
+    columns = ("bend [1/°C]", "darks", "T [°C]", "t [s]", "chosen", *KINDS, "real / best of all")
+    return Section("", columns, rows)
+
+
+def advice(folder, sensor, found, at=ADVISED):
+    """Expected and real residual of each dark that the advisor names; adds (chosen, expected, real) to ``found``."""
     maps = [product.path for product in load_products(folder / "dark", "DARK_CURRENT")]
     advisor = DarkAdvisor(DarkModel.load(folder / "dark" / "dark_model_2d"), maps)
     ordinary = ~(sensor.hot | sensor.warm | sensor.telegraph).ravel()
     whole = slice(0, ordinary.size)
-    for temperature, exposure in (
-        (5.0, 60.0),
-        (5.3, 60.0),
-        (7.5, 60.0),
-        (2.5, 20.0),
-        (12.0, 40.0),
-        (-4.0, 5.0),
-    ):
+    for temperature, exposure in at:
         true = sensor.true_signal("dark", temperature, exposure).ravel() - sensor.spec.dark_offset
-        real, candidates = [], advisor.candidates(temperature, exposure)
+        real, candidates = {}, advisor.candidates(temperature, exposure)
         for one in candidates:
             dark, _ = one.signal(whole, slice(None), lambda key, make: make())
             keep = ordinary & ~one.lost(whole)
-            real.append(1.4826 * float(np.median(np.abs(dark + one.offset - true)[keep])))
-        found.setdefault((temperature, exposure), []).append(
-            (candidates[0].kind, candidates[0].expected, real[0], min(real))
-        )
+            left = (dark + one.offset - true)[keep]
+            level = float(np.median(left))
+            real[one.kind] = float(np.hypot(level, 1.4826 * np.median(np.abs(left - level))))
+        expected = {one.kind: one.expected for one in candidates}
+        found.setdefault((temperature, exposure), []).append((candidates[0].kind, expected, real))
 
 
 def advised(found):
     rows = []
     for (temperature, exposure), own in found.items():
         kinds = ", ".join(sorted({one[0] for one in own}))
-        expected, real, best = (float(np.mean([one[k] for one in own])) for k in (1, 2, 3))
+        expected = float(np.mean([told[kind] for kind, told, _ in own]))
+        real = float(np.mean([left[kind] for kind, _, left in own]))
+        best = float(np.mean([min(left.values()) for *_, left in own]))
         rows.append(
             [f"{temperature:g}", f"{exposure:g}", kinds, three(expected), three(real), three(real / best)]
         )
@@ -220,7 +249,12 @@ def main(argv=None):
             calibrate(folder, sensor, number, frames)
             advice(folder, sensor, darks)
             plans(folder, sensor, campaign, errors)
+    curved = {}
+    for bend, count in BENDS.items():
+        with tempfile.TemporaryDirectory(prefix="calibration-validate-") as folder:
+            bent(Path(folder), bend, count, curved)
     tables = {"use frames": calibrated(frames), "use darks": advised(darks), "use plans": planned(errors)}
+    tables["use bent"] = advised_bent(curved)
     for name, section in tables.items():
         print(f"\n{name}\n\n{body(section)}")
     if not args.quick:

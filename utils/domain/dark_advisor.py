@@ -1,10 +1,12 @@
 """Which dark serves a frame best: a map of its own temperature, one between two maps, or the model.
 
-Each candidate is judged by the error that it leaves in a frame: its own, and what the difference of temperature does.
+Each candidate is judged by the error that it leaves in a frame: its own, what the difference of temperature does, and how
+far the level of the model was from the maps around, or the levels of maps scatter by themselves.
 """
 
 import math
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +24,10 @@ JUDGED = 1 << 16
 """Pixels by which candidates are judged, in whole rows."""
 FEWEST_ROWS = 16
 """Rows that are judged at least."""
+OWN_TEMPERATURE = 0.02
+"""A frame so near to a map, in parts of the distance to the next, needs no map between the two."""
+FEWEST_MAPS = 4
+"""Maps that the model's level is compared with at least: fewer have no degree of freedom to show a misfit."""
 LOST = int(DQ.NO_DATA | DQ.SATURATED | DQ.DO_NOT_USE)
 
 
@@ -98,7 +104,9 @@ class DarkAdvisor:
         above = [m for m in same if m.temperature > temperature]
         if below and above and self.b:
             pair = max(below, key=lambda m: m.temperature), min(above, key=lambda m: m.temperature)
-            found.append(self._between(*pair, temperature, exposure))
+            edges = [abs(m.temperature - temperature) for m in pair]
+            if min(edges) > OWN_TEMPERATURE * sum(edges):
+                found.append(self._between(*pair, temperature, exposure))
         return sorted(found, key=lambda candidate: candidate.expected)
 
     def mapped(self):
@@ -121,7 +129,8 @@ class DarkAdvisor:
         def lost(part):
             return (model.dq.reshape(-1)[part] & LOST) != 0
 
-        return self._judged(Candidate("model", words, signal, model.offset, lost))
+        level = self._misfit(temperature, exposure)
+        return self._judged(Candidate("model", words, signal, model.offset, lost), level)
 
     def _of_map(self, one, temperature, exposure):
         away = abs(math.expm1(self.b * (temperature - one.temperature)))
@@ -135,7 +144,7 @@ class DarkAdvisor:
             return (one.dq[part] & LOST) != 0
 
         words = f"master {one.path.name} at {one.temperature:.2f} degC"
-        return self._judged(Candidate("master", words, signal, 0.0, lost))
+        return self._judged(Candidate("master", words, signal, 0.0, lost), self._levels[1])
 
     def _between(self, low, high, temperature, exposure):
         """Between two maps of one exposure, in the exponential of the sensor's own B."""
@@ -156,15 +165,53 @@ class DarkAdvisor:
             return ((low.dq[part] | high.dq[part]) & LOST) != 0
 
         words = f"between {low.path.name} and {high.path.name}"
-        return self._judged(Candidate("interpolated", words, signal, 0.0, lost))
+        level = self._levels[1] * math.hypot(lower, upper)
+        return self._judged(Candidate("interpolated", words, signal, 0.0, lost), level)
 
-    def _judged(self, candidate):
-        """Add the median over pixels of the error left in a frame [ADU]."""
+    @cached_property
+    def _levels(self):
+        """Level of the model above each map [ADU/s], median pixel, (n,); and the error of a map's level by itself [ADU].
+
+        A law that does not hold misses by a part of the signal, or by an offset; by what maps of the least signal differ
+        from one another is their own.
+        """
+        if len(self.maps) < FEWEST_MAPS:
+            return np.zeros(len(self.maps)), 0.0
+        away, signal, chance = np.zeros((3, len(self.maps)))
+        for index, one in enumerate(self.maps):
+            rate, _ = self.model.at(self._some, one.temperature, one.exposure)
+            left = rate + self.model.offset / one.exposure - one.rate[self._some]
+            left = left[(one.dq[self._some] & LOST) == 0]
+            left = left[np.isfinite(left)]
+            if left.size:
+                away[index] = middle(left)
+                spread = 1.4826 * float(middle(np.abs(left - away[index])))
+                chance[index] = 1.2533 * spread / math.sqrt(left.size) * one.exposure
+            signal[index] = abs(float(middle(rate))) * one.exposure
+        faint = np.argsort(signal)[: max(FEWEST_MAPS - 1, len(self.maps) // 3)]
+        exposure = np.array([one.exposure for one in self.maps])
+        own = float(np.var((away * exposure)[faint], ddof=1) - np.mean(np.square(chance[faint])))
+        return away, math.sqrt(max(own, 0.0))
+
+    def _misfit(self, temperature, exposure):
+        """Level by which the model is off at a temperature and exposure [ADU], beyond the errors of the maps' levels."""
+        if not self.maps:
+            return 0.0
+        away, own = self._levels
+        nearest = min((m.exposure for m in self.maps), key=lambda e: abs(math.log(e / exposure)))
+        near = [i for i, m in enumerate(self.maps) if abs(m.exposure - nearest) <= SAME_EXPOSURE * nearest]
+        near.sort(key=lambda i: self.maps[i].temperature)
+        # Squares: between two maps of opposite signs the law is not right either.
+        square = np.interp(temperature, [self.maps[i].temperature for i in near], np.square(away[near]))
+        return math.sqrt(max(float(square) * exposure**2 - own * own, 0.0))
+
+    def _judged(self, candidate, level):
+        """Add the error left in a frame [ADU]: of the median pixel, and of the ``level`` that all share."""
         signal, variance = candidate.signal(self._some, slice(None), self._once)
         good = ~candidate.lost(self._some) & np.isfinite(signal) & np.isfinite(variance)
         if not good.any():
             return candidate
-        return replace(candidate, expected=math.sqrt(middle(variance[good])))
+        return replace(candidate, expected=math.hypot(math.sqrt(middle(variance[good])), level))
 
     def _once(self, key, make):
         if key not in self._kept:
