@@ -50,21 +50,25 @@ def find_hot(groups, planes, config, b):
     above, warm = full | (judged > limit), full | (judged > warm_limit)
     candidates = np.flatnonzero(warm)
     regular = np.arange(0, judged.size, judged.size // TYPICAL_PIXELS | 1)
-    told, significant = np.zeros(candidates.size, int), np.zeros(candidates.size, int)
+    told, significant = 0, np.zeros(candidates.size, int)
     for index, group in enumerate(groups):
         here = max(limit, 1e-9) * np.exp(b * (group.temperature - at.temperature))
-        if not here > ABLE * config.hot_sigma * float(np.nanmedian(planes(index, regular)[1])):
-            continue
-        rate, error, saturated = planes(index, candidates)
-        told += 1
-        with np.errstate(invalid="ignore"):
-            significant += saturated | (rate > config.hot_sigma * error)
+        if here > ABLE * config.hot_sigma * float(np.nanmedian(planes(index, regular)[1])):
+            told += 1
+            significant += _significant(planes(index, candidates), config.hot_sigma)
+    if not told and config.hot_threshold is None:
+        # No group shows a pixel at the limit for sure, but the map judged shows those well above it.
+        told, significant = 1, _significant(planes(chosen, candidates), config.hot_sigma)
     sure = np.zeros(judged.size, bool)
-    sure[candidates] = (2 * significant >= told) & (told > 0)
-    if config.hot_threshold is not None:
-        sure[candidates[told == 0]] = True
+    sure[candidates] = 2 * significant >= told
     hot = (above & sure).reshape(shape)
     return HotPixels(hot, warm.reshape(shape) & ~hot, limit, warm_limit, at.temperature, at.exposure)
+
+
+def _significant(planes, limit):
+    rate, error, saturated = planes
+    with np.errstate(invalid="ignore"):
+        return saturated | (rate > limit * error)
 
 
 class Scatter:

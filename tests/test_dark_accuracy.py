@@ -4,12 +4,15 @@ Every limit is that of the requirements; where a figure comes from m pixels only
 and the pixels of all seeds together are held to the limit itself.
 """
 
+from types import SimpleNamespace
+
 import dark_frames
 import numpy as np
 import pytest
 
 from benchmarks import simulated_darks
 from benchmarks.simulated_darks import Campaign, camera, joined
+from dark_pipeline.hot_pixels import find_hot
 from utils.domain.dark_model import MAPS_2D, DarkModel
 from utils.fits_io.product_reader import read_plane
 
@@ -150,3 +153,18 @@ def test_model_evaluates_from_its_files_alone(runs):
     np.testing.assert_allclose(rate, DarkModel.load(folder).evaluate(temperature, exposure)[0], rtol=2e-5)
     assert head["GAMMADEF"] == "rate"
     assert read_plane(folder / MAPS_2D[3], "CHI2_RED").shape == rate.shape
+
+
+@pytest.mark.parametrize(("noise", "found"), [(0.2, 4), (1.5, 4), (8.0, 2)])
+def test_hot_pixels_where_the_limit_is_below_what_single_pixels_show(noise, found):
+    # The limit is 8 robust sigma above the median: with noise beyond 0.25 ADU/s no map shows a pixel at the limit for sure.
+    rng = np.random.default_rng(5)
+    truth = np.full((40, 50), 1.0)
+    truth[[3, 9, 20, 33], [7, 41, 2, 30]] = 40.0, 40.0, 90.0, 120.0
+    rate = (truth + noise * rng.standard_normal(truth.shape)).ravel()
+    frames = SimpleNamespace(frames=SimpleNamespace(images=[SimpleNamespace(shape=truth.shape)]))
+    group = SimpleNamespace(frames=frames, temperature=10.0, exposure=16.0)
+    sigma, full = np.full(rate.size, noise), np.zeros(rate.size, bool)
+    config = SimpleNamespace(hot_sigma=8.0, hot_threshold=None)
+    hot = find_hot([group], lambda index, where: (rate[where], sigma[where], full[where]), config, 0.1)
+    assert np.array_equal(hot.hot, truth > (2.0 if found == 4 else 50.0))

@@ -1,12 +1,16 @@
 """Glow of an amplifier: found, kept out of what the sensor tells, and its pixels' errors told honestly."""
 
+from types import SimpleNamespace
+
 import dark_frames
 import numpy as np
 import pytest
 from dark_frames import campaign, sensor
 
+from utils.domain import dark_maps
 from utils.domain.dark_model import DarkModel
 from utils.fits_io.product_reader import read_product
+from utils.fits_io.products import DQ
 from utils.kernels.dark_fit import Prior
 from utils.kernels.dark_regions import Grid, Regions
 
@@ -62,6 +66,30 @@ def test_means_and_places_of_tiles(shape):
     y, x = grid.places(np.array([(height + height // 2) * shape[1] + 2 * width + width // 2, 0]))
     np.testing.assert_allclose([y[0], x[0]], [1.0, 2.0], atol=0.5 / min(height, width) + 1e-9)
     assert y[1] == x[1] == 0.0
+
+
+def test_saturated_pixels_leave_the_levels_of_tiles_and_of_maps_true():
+    shape = (64, 80)
+    rate = np.random.default_rng(4).lognormal(0.0, 0.5, shape)
+    saturated = np.where(rate > np.quantile(rate, 0.96), int(DQ.SATURATED), 0)
+    rates = [rate, np.where(saturated, np.nan, 10.0 * rate), np.full(shape, np.nan)]
+    dqs = [np.zeros(shape, int), saturated, np.full(shape, int(DQ.SATURATED))]
+    maps = SimpleNamespace(rates=rates, dqs=dqs, exposure=np.full(3, 2.0))
+    levels = dark_maps._tile_levels(maps, np.zeros(shape, bool), Grid.of(shape))
+    np.testing.assert_allclose(levels[1], 10.0 * levels[0], rtol=1e-6)
+    assert np.isnan(levels[2]).all()
+
+    signals = SimpleNamespace(
+        signal=lambda where: np.stack([one[where] for one in rates]),
+        noise=lambda where: np.full(np.count_nonzero(where), 4.0),
+        inverse_gain=0.5,
+        frames=np.array([8.0, 8.0, 8.0]),
+    )
+    found, variance = dark_maps.measured_levels(signals, saturated > 0)
+    assert found[0] == np.median(rate[saturated > 0])
+    assert variance[0] == (4.0 + 0.5 * found[0]) / 8.0
+    assert np.isnan(found[1:]).all()
+    assert np.isnan(variance[1:]).all()
 
 
 def test_prior_is_that_of_the_neighbourhood():

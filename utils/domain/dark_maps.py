@@ -148,8 +148,11 @@ def sampled(maps, bright, share=1):
 
 
 def measured_levels(maps, where):
-    """Median signal of each map and the variance of a pixel in it."""
-    levels = np.nanmedian(maps.signal(where), axis=1).astype(np.float64)
+    """Median signal of each map and the variance of a pixel in it; NaN where all of its pixels are saturated."""
+    signal = maps.signal(where)
+    told = np.isfinite(signal).any(axis=1)
+    levels = np.full(len(signal), np.nan)
+    levels[told] = np.nanmedian(signal[told], axis=1)
     read = float(np.median(maps.noise(where)))
     return levels, (read + maps.inverse_gain * np.maximum(levels, 0.0)) / maps.frames
 
@@ -188,18 +191,15 @@ def sensor_of(maps, bright, *, gamma_free, offset_free, thorough=True, known=Non
 def _tile_levels(maps, bright, grid):
     """Mean signal of the tiles of each map, (n, ny, nx) [ADU], of steady pixels that are not hot.
 
-    NaN where a tenth of them is saturated: what is left would be a choice of the faint.
+    NaN where a tenth of them is saturated.
     """
     dqs = [dq[grid.cut] for dq in maps.dqs]
     steady = ~bright[grid.cut]
     for dq in dqs:
         steady &= (dq & DQ.NOISY) == 0
-    most = grid.means(steady, steady)[1]
-    levels = []
-    for plane, dq, t in zip(maps.rates, dqs, maps.exposure, strict=True):
-        mean, count = grid.means(plane[grid.cut], steady & ((dq & NOT_FITTED) == 0))
-        levels.append(np.where(count > 0.9 * most, mean * t, np.nan))
-    return np.stack(levels)
+    fitted = [(dq & NOT_FITTED) == 0 for dq in dqs]
+    planes = (plane[grid.cut] for plane in maps.rates)
+    return grid.alike(planes, fitted, steady) * maps.exposure[:, None, None]
 
 
 def _regions_of(maps, law, grid, levels):

@@ -66,6 +66,19 @@ class Grid:
         with np.errstate(divide="ignore", invalid="ignore"):
             return total / count, count
 
+    def alike(self, planes, fitted, steady):
+        """Means of the same pixels in all planes, (n, ny, nx) of tiles; NaN where a tenth of a tile is not fitted.
+
+        planes : (n,) of the sampled pixels; fitted (n,), steady : bool, which of them to use.  Without its saturated pixels
+        alone, the map of the longest dark would be that of fainter ones.
+        """
+        most, known, common = self.means(steady, steady)[1], [], steady.copy()
+        for one in fitted:
+            known.append(self.means(one, steady & one)[1] > 0.9 * most)
+            common &= one | ~known[-1].repeat(self.size[0], axis=0).repeat(self.size[1], axis=1)
+        pairs = zip(planes, known, strict=True)
+        return np.stack([np.where(there, self.means(plane, common)[0], np.nan) for plane, there in pairs])
+
     def places(self, pixels):
         """Tile coordinates (y, x) of flat pixels, 0 at the centre of the first tile."""
         at = np.divmod(pixels, self.shape[1])
