@@ -11,6 +11,7 @@ from utils.domain.frame_groups import DUPLICATE, sample_frames
 from utils.domain.screening import converter_maximum
 from utils.errors import InputError
 from utils.fits_io.naming import label
+from utils.fits_io.workers import in_workers
 from utils.kernels import adu_scale as stored_step
 from utils.kernels import saturation, screen
 
@@ -22,6 +23,8 @@ JUMP_MAD = 8.0
 RANGE = "range of the converter"
 FAINT = 20.0
 """A flat below so many times the read noise is underexposed, where nothing tells the range of the camera."""
+MOST_WAITING = 8
+"""Groups whose samples wait in memory, some 10 MB each, to be boiled down by workers together."""
 MOST_ELECTRONS = 5e6
 """No pixel holds more: flats that scatter less than so many photons do are at the end of the range."""
 
@@ -105,6 +108,26 @@ def screen_flats(groups, config, source, record, progress=None):
     samples, faults, votes, tops, usable = [], [], [], [], []
     jobs = config.shared.jobs
     limits = screen.ScreenLimits()
+
+    def boil_down(group, taken, pedestal):
+        found, _ = screen.judge_rows(taken.zero, taken.frozen, limits)
+        known = [vote for index, vote in enumerate(taken.votes) if vote is not None and index not in found]
+        exposures = [entry["exposure"] for entry in group.entries]
+        found |= screen.judge_temperatures(group.temperatures, group.times, exposures, limits)
+        rows = taken.rows if scale in (None, 1.0) else taken.rows / np.float32(scale)
+        top = [saturation.describe_frame(one) for one in rows]
+        return flat_levels.sample_flats(rows, pedestal, taken.where), found, known, top
+
+    waiting = []
+
+    def empty():
+        for sample, found, known, top in in_workers(lambda: lambda one: boil_down(*one), waiting, jobs):
+            samples.append(sample)
+            faults.append(found)
+            votes.extend(known)
+            tops.extend(top)
+        waiting.clear()
+
     for group in groups if progress is None else progress(groups, len(groups), "screen flats"):
         group, taken, unusable = sample_frames(group, jobs, ceiling=65535)
         for path, reason in unusable:
@@ -117,15 +140,11 @@ def screen_flats(groups, config, source, record, progress=None):
         for entry, data_sum in zip(group.entries, taken.datasums, strict=True):
             if entry["datasum"] is None:
                 entry["datasum"] = data_sum
-        found, _ = screen.judge_rows(taken.zero, taken.frozen, limits)
-        votes += [vote for index, vote in enumerate(taken.votes) if vote is not None and index not in found]
-        exposures = [entry["exposure"] for entry in group.entries]
-        found |= screen.judge_temperatures(group.temperatures, group.times, exposures, limits)
         pedestal = source.at_rows(taken.where).pedestal(group.temperature, group.exposure).value
-        rows = taken.rows if scale in (None, 1.0) else taken.rows / np.float32(scale)
-        tops += [saturation.describe_frame(one) for one in rows]
-        samples.append(flat_levels.sample_flats(rows, pedestal, taken.where))
-        faults.append(found)
+        waiting.append((group, taken, pedestal))
+        if len(waiting) == MOST_WAITING:
+            empty()
+    empty()
     if not usable:
         path, reason = unusable[0]
         raise InputError(f"no flat passed the screen, the first was {path} ({reason})")
@@ -270,14 +289,14 @@ def describe_group(group):
     return f"{group.filter} at {label(group.temperature, 1)} degC, {group.exposure:g} s"
 
 
-def set_levels(flats, members, rows, method):
+def set_levels(flats, members, rows, method, jobs=1):
     """Set the levels of groups, those of a filter by its mean flat; InputError where a frame has no light.
 
     members : `flat_levels.LevelGroup` of each group.  rows : (r,) that tell the level.
     """
     for name in dict.fromkeys(flat.filter for flat in flats):
         own = [index for index, flat in enumerate(flats) if flat.filter == name]
-        levels = flat_levels.levels_of([members[index] for index in own], rows, method)
+        levels = flat_levels.levels_of([members[index] for index in own], rows, method, jobs)
         for index, found in zip(own, levels, strict=True):
             flats[index].levels, flats[index].fields = found
             check_levels(flats[index])

@@ -36,7 +36,7 @@ def run(config, context):
                     flat.frames.images, flat.drifts, pedestal.value, setting.adu_scale, setting.saturation
                 )
             )
-        set_levels(flats, members, rows, config.norm_method)
+        set_levels(flats, members, rows, config.norm_method, shared.jobs)
         warn_of_fields(flats, record)
         for flat, name in zip(flats, group_names(flats), strict=True):
             flat.name = name

@@ -59,7 +59,7 @@ def _from_files(config, context):
         for flat in flats
     ]
     rows = flat_levels.level_rows(flats[0].frames.images[0].shape)
-    set_levels(flats, members, rows, config.norm_method)
+    set_levels(flats, members, rows, config.norm_method, config.shared.jobs)
     warn_of_fields(flats, record)
     for flat, numbers in progress(groups, len(groups), "normalise flats"):
         images = flat.frames.images

@@ -14,11 +14,10 @@ from utils.errors import InputError
 from utils.fits_io.mapped import Squares
 from utils.fits_io.product_reader import read_product, view_planes
 from utils.fits_io.products import DQ, header_from_inputs, write_product
+from utils.fits_io.workers import over_pixels, shared_empty
 from utils.kernels import linear_fit
 
 READ_NOISE = "read_noise.fits"
-_ROWS = 1 << 15
-"""Pixels fitted at a time."""
 
 
 @dataclass(eq=False)
@@ -121,7 +120,7 @@ def bias_of_frames(
             f"bias: no temperature has two frames, noise {screening.noise_of_single_frames(reference)}"
         )
     shape = groups[0].frames.images[0].shape
-    pooled = masters.PooledNoise(shape)
+    pooled = masters.PooledNoise(shape, options.jobs)
     values, counts, dq = [], [], np.zeros(shape, np.int16)
     for group in groups:
         factor = group.sigma / reference if math.isfinite(group.sigma) and group.sigma > 0 else 1.0
@@ -137,7 +136,7 @@ def bias_of_frames(
         warnings.append(
             f"bias: levels scatter by {common:.3g} ADU about a line, included in the errors of the bias"
         )
-    maps = _fit(values, pixels.variance, counts, temperatures, common)
+    maps = _fit(values, pixels.variance, counts, temperatures, common, options.jobs)
     fixed = temperatures.size < 2
     if fixed:
         warnings.append(
@@ -191,23 +190,24 @@ def _common_error(groups, zero, temperatures):
     return found
 
 
-def _fit(values, variance, counts, temperatures, common):
+def _fit(values, variance, counts, temperatures, common, jobs):
     """Line (or mean) through the masters: a, b, var_a, var_b, cov maps, float32."""
-    shape = values[0].shape
-    maps = [np.zeros(shape, np.float32) for _ in range(5)]
+    maps = [shared_empty(variance.shape, np.float32) for _ in range(5)]
     flat = [plane.reshape(-1) for plane in maps]
     values = [value.reshape(-1) for value in values]
     variance = variance.reshape(-1)
-    for start in range(0, variance.size, _ROWS):
-        part = slice(start, start + _ROWS)
+
+    def piece(part):
         y = np.stack([value[part] for value in values]).astype(np.float64)
         v = np.stack([variance[part] * (f * f / n) for f, n in counts]).astype(np.float64) + common**2
         if temperatures.size < 2:
             flat[0][part], flat[2][part], flat[3][part] = y[0], v[0], np.nan
-            continue
+            return
         coeff, cov, _, _ = linear_fit.fit_line(y, 1.0 / v, temperatures)
         for target, found in zip(flat, (*coeff, *cov), strict=True):
             target[part] = found
+
+    over_pixels(piece, variance.size, jobs)
     return maps
 
 

@@ -18,7 +18,7 @@ from utils.domain.screening import screen_groups
 from utils.errors import InputError
 from utils.fits_io.naming import label
 from utils.fits_io.products import DQ
-from utils.fits_io.workers import over_pixels, shared_empty
+from utils.fits_io.workers import in_workers, over_pixels, shared_empty
 from utils.kernels import screen
 from utils.kernels.medians import nan_median
 
@@ -28,7 +28,7 @@ SAME_EXPOSURE = 0.01
 """Exposures that differ by less than this part are one."""
 FEWEST_DARKS = 3
 """Fewer frames make no master: a cosmic hit could not be told from a hot pixel."""
-LEVEL_PIXELS = 1 << 18
+LEVEL_PIXELS = BAND_PIXELS = 1 << 18
 MOST_KEPT = 8
 """Master darks held in memory."""
 LOST = int(DQ.NO_DATA | DQ.DO_NOT_USE)
@@ -105,7 +105,7 @@ class DarkSource:
         if group is not None:
             return self._of_darks(group, temperature, exposure)
         if self.bias is not None:
-            value, sigma, _ = self._bias_at(temperature)
+            value, sigma = self._bias_at(temperature)
             outside = self.bias.model.extrapolates(temperature)
             words = f"bias from {self.bias.origin} alone"
             return Pedestal(
@@ -176,12 +176,10 @@ class DarkSource:
             return f"the darks have other exposures ({longest.exposure:g} s), and none can be scaled without a bias"
         return f"fewer than {FEWEST_DARKS} darks at {label(temperature, 1)} degC of one exposure from {exposure:g} s"
 
-    def _bias_at(self, temperature):
-        value, sigma, dq = self.bias.model.evaluate(temperature)
-        lost = (dq & LOST) != 0
-        if lost.any():
-            value[lost] = np.nan
-        return value, sigma, dq
+    def _bias_at(self, temperature, rows=slice(None)):
+        value, sigma, dq = self.bias.model.evaluate(temperature, rows)
+        value[(dq & LOST) != 0] = np.nan
+        return value, sigma
 
     def _bias_slope(self, temperature):
         model = self.bias.model
@@ -190,7 +188,7 @@ class DarkSource:
     def _of_model(self, temperature, exposure):
         model = self.model
         two = model.e_max > model.e_min
-        level, error, _ = self._bias_at(temperature)
+        level, error = self._bias_at(temperature)
         dark, value, variance = (shared_empty(self.shape, np.float32) for _ in range(3))
         levels, errors, lost = (one.reshape(-1) for one in (level, error, model.dq))
         darks, values, variances = (one.reshape(-1) for one in (dark, value, variance))
@@ -233,14 +231,23 @@ class DarkSource:
         if self.bias is None:
             return Pedestal(signal, variance, None, words=f"{words}, with its bias", **common)
         part = 1.0 if group.exposure <= exposure * (1.0 + SAME_EXPOSURE) else exposure / group.exposure
-        # Bias of the flat and of the dark is one model: only what differs between them counts twice.
-        here, _, _ = self._bias_at(temperature)
-        there, error, _ = self._bias_at(group.temperature)
-        dark = (signal - there) * np.float32(part)
-        spread = np.square(error * np.float32(1.0 - part)) + variance * np.float32(part * part)
+        value, spread, dark = (shared_empty(self.shape, np.float32) for _ in range(3))
+        step = max(1, BAND_PIXELS // self.shape[1])
+
+        def band(first):
+            # Bias of the flat and of the dark is one model: only what differs between them counts twice.
+            rows = slice(first, first + step)
+            here, _ = self._bias_at(temperature, rows)
+            there, error = self._bias_at(group.temperature, rows)
+            np.multiply(signal[rows] - there, np.float32(part), out=dark[rows])
+            np.add(here, dark[rows], out=value[rows])
+            np.square(error * np.float32(1.0 - part), out=spread[rows])
+            spread[rows] += variance[rows] * np.float32(part * part)
+
+        in_workers(lambda: band, range(0, self.shape[0], step), self.options.jobs)
         scaled = "" if part == 1.0 else f" x {part:.4g} of its exposure"
         return Pedestal(
-            here + dark,
+            value,
             spread,
             dark,
             words=f"{words}{scaled}, bias from {self.bias.origin}",
@@ -268,7 +275,7 @@ class DarkSource:
             (own,) = screening.groups
             sigma = own.within if math.isfinite(own.within) else own.spatial
             result = masters.combine_group(own, screening, sigma, self.options)
-            pooled = masters.PooledNoise(self.shape)
+            pooled = masters.PooledNoise(self.shape, self.options.jobs)
             pooled.add(result, 1.0)
             noise = pooled.finish(sigma, screening.lsb)
             variance = np.square(noise.standard_error(result.n_used, 1.0, self.options.method, screening.lsb))

@@ -7,6 +7,7 @@ import numpy as np
 
 from utils.fits_io.frame_sample import spread_rows
 from utils.fits_io.frame_stack import FrameStack
+from utils.fits_io.workers import in_workers
 from utils.kernels import noise
 from utils.kernels.flat_level import (
     LASTING_SIGMA,
@@ -63,19 +64,20 @@ class LevelGroup:
                 yield values
 
 
-def levels_of(groups, rows, method):
+def levels_of(groups, rows, method, jobs=1):
     """Levels of the frames of one filter above their pedestals.
 
     groups : list of `LevelGroup`.  rows : (r,) from `level_rows`.  method : 'median', 'mean', 'max': what is 1 in the mean
-    flat of the filter.  Every frame is compared with that flat, pixel by pixel: the median of a vignetted frame alone would
-    follow its noise, and a faint frame would seem brighter or darker than it is.
+    flat of the filter.  jobs : workers.
+    Every frame is compared with that flat, pixel by pixel: the median of a vignetted frame alone would follow its noise,
+    and a faint frame would seem brighter or darker than it is.
     Interlaced sensors read even and odd rows as two fields: where their ratio differs between the frames of a group, the
     level of each is found too. What differs is the shutter, not the pixels: a mean ratio that these frames cannot tell
     from 1 counts as 1.
     Returns a list of (levels, fields): levels (n,) [product ADU]; a frame without light has one that is not positive, or
     NaN; fields (n, 2), level of even and of odd rows relative to that of the frame and the mean flat, or None.
     """
-    sums = [_mean_rows(group, rows) for group in groups]
+    sums = in_workers(lambda: lambda group: _mean_rows(group, rows), groups, jobs)
     total, count = (np.sum([one[part] for one in sums], axis=0) for part in (0, 1))
     with np.errstate(invalid="ignore", divide="ignore"):
         reference = total / count
@@ -84,9 +86,11 @@ def levels_of(groups, rows, method):
     if not unit > 0:
         return [(first, None) for _, _, first in sums]
     reference /= unit
-    found, odd = [], np.asarray(rows) % 2 == 1
-    for group, flat, (_, _, first) in zip(groups, flats, sums, strict=True):
-        weights = trust(flat, reference)
+    odd = np.asarray(rows) % 2 == 1
+
+    def work(number):
+        group, first = groups[number], sums[number][2]
+        weights = trust(flats[number], reference)
         levels, ratios = [], []
         for values in group.frames(rows):
             levels.append(level_against(values, reference, weights))
@@ -99,8 +103,9 @@ def levels_of(groups, rows, method):
             lasting, error = lasting_ratio(reference, rows, np.transpose(ratios)[0])
             if abs(lasting - 1.0) < LASTING_SIGMA * error:
                 fields *= np.sqrt([lasting, 1.0 / lasting])
-        found.append((levels, fields))
-    return found
+        return levels, fields
+
+    return in_workers(lambda: work, range(len(groups)), jobs)
 
 
 def _fields(values, reference, weights, odd):
