@@ -9,6 +9,7 @@ from flat_pipeline.config import FEW_FRAMES, SATURATED_FRACTION, UNDEREXPOSED
 from utils.domain import flat_levels
 from utils.domain.frame_groups import DUPLICATE, sample_frames
 from utils.domain.screening import converter_maximum
+from utils.domain.top_of_range import top_of_group
 from utils.errors import InputError
 from utils.fits_io.naming import label
 from utils.fits_io.workers import in_workers
@@ -21,6 +22,7 @@ UNEVEN, LEAST_UNEVEN = 8.0, 0.01
 """A frame whose pattern differs across the sensor by so many times that of the others, and by so much, neither."""
 JUMP_MAD = 8.0
 RANGE = "range of the converter"
+STUCK = "hot pixels stick at the largest value"
 FAINT = 20.0
 """A flat below so many times the read noise is underexposed, where nothing tells the range of the camera."""
 MOST_WAITING = 8
@@ -115,8 +117,9 @@ def screen_flats(groups, config, source, record, progress=None):
         exposures = [entry["exposure"] for entry in group.entries]
         found |= screen.judge_temperatures(group.temperatures, group.times, exposures, limits)
         rows = taken.rows if scale in (None, 1.0) else taken.rows / np.float32(scale)
-        top = [saturation.describe_frame(one) for one in rows]
-        return flat_levels.sample_flats(rows, pedestal, taken.where), found, known, top
+        hot = flat_levels.hot_pixels(rows, pedestal)
+        top = [saturation.describe_frame(np.where(hot, np.float32(np.nan), one)) for one in rows]
+        return flat_levels.sample_flats(rows, pedestal, taken.where, hot), found, known, top
 
     waiting = []
 
@@ -159,7 +162,7 @@ def screen_flats(groups, config, source, record, progress=None):
         scale = float(factor)
         samples = [one.scaled(scale) for one in samples]
         tops = [_scaled(top, scale) for top in tops]
-    level, told_by, showing = _saturation(groups, config, float(scale), tops)
+    level, told_by, showing = _saturation(groups, config, float(scale), tops, samples)
     setting = Setting(
         float(scale),
         factor / scale,
@@ -257,7 +260,7 @@ def _scaled(top, factor):
     return replace(top, **parts, var=top.var / factor**2)
 
 
-def _saturation(groups, config, scale, tops):
+def _saturation(groups, config, scale, tops, samples):
     """Saturation level [product ADU], where it is known from, and the frames that show it (n,) bool."""
     highest = converter_maximum(groups, scale)
     nothing = np.zeros(len(tops), bool)
@@ -269,6 +272,10 @@ def _saturation(groups, config, scale, tops):
     found = saturation.saturation_level(tops, highest, exposures)
     if math.isfinite(found.level) and found.level < highest:
         return found.level, found.reason, found.frames
+    brightest = max(range(len(groups)), key=lambda index: np.median(np.nan_to_num(samples[index].levels)))
+    pile = top_of_group(groups[brightest].images, lit=True).pile / scale
+    if pile < highest and pile > max((top.level + top.upper).max(initial=0.0) for top in tops):
+        return pile, STUCK, nothing
     return highest, RANGE, nothing
 
 

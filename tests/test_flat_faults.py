@@ -9,6 +9,7 @@ import pytest
 from bias_frames import files, record, rows, write_frame
 
 from utils.fits_io.product_reader import read_product
+from utils.fits_io.products import DQ
 
 SMALL = {"n": 4, "bias_n": 4, "dark_n": 4, "temperatures": (5.0,), "exposures": (2.0,)}
 MASTER = "master_flat/master_flat_NONE_T5.0_E2.fits"
@@ -122,7 +123,7 @@ def test_list_of_darks_gives_what_was_chosen(tree, tmp_path):
     [
         # The well of the default camera ends below its converter.
         ({"level": 9000.0, "shape": (64, 96)}, "less than light can"),
-        ({"level": 9000.0, "full_well": 0.0, "nonlinearity": 0.0}, "range of the converter"),
+        ({"level": 9000.0, "full_well": 1e5, "nonlinearity": 0.0}, "range of the converter"),
     ],
 )
 def test_all_saturated(tree, tmp_path, capsys, plan, why):
@@ -141,6 +142,30 @@ def test_flats_of_zeros(tree, tmp_path, capsys):
         cards = {"IMAGETYP": "Flat Frame", "CCD_TEMP": 5.0, "EXPTIME": 2.0}
         write_frame(tree / "flat" / f"{number}.fits", np.zeros((24, 32), np.uint16), **cards)
     assert "ZERO_BLOCK" in refused(capsys, "--basepath", tree, "--output-dir", tmp_path / "out")
+
+
+def test_hot_pixels_at_the_top_of_12_bits_in_16_are_saturated_not_of_low_response(tmp_path):
+    terms = {
+        "left_justified": False,
+        "full_well": 1e5,
+        "hot_fraction": 0.02,
+        "hot_factor": 1e4,
+        "hot_spread": 0.3,
+    }
+    camera = flat_frames.sensor((64, 80), 5, **terms)
+    flat_frames.campaign(tmp_path / "in", camera, 5, **(SMALL | {"level": 2500.0}))
+    assert run(tmp_path / "in", tmp_path / "out") == 0
+    product = read_product(tmp_path / "out" / MASTER)
+    assert (product.header["SATURATE"], product.header["ADUSCALE"]) == (4095.0, 1.0)
+    assert "stick" in product.header["SATFROM"]
+    charge = (
+        camera.true_dark_rate(5.0, 2.0) * 2.0
+        + product.header["LEVEL"] * camera.response * camera.illumination
+    )
+    full = camera.hot & (charge > 4500)
+    assert full.sum() >= 10
+    assert ((product.dq[full] & DQ.SATURATED) != 0).all()
+    assert not (product.dq[~camera.hot] & DQ.SATURATED).any()
 
 
 def test_faint_and_saturated_flats_are_left_out(tree, tmp_path):

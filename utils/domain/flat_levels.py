@@ -26,6 +26,10 @@ LEVEL_VALUES = 1 << 16
 FEWEST_ROWS = 16
 TAIL = 0.02
 """Highest part of a frame's sample that is kept to count saturated pixels."""
+HOT_PART = 0.1
+"""Dark of a pixel above that of the others, in parts of the light, from which on it says nothing about saturation."""
+THIN = 8
+"""Every so many-th column tells the light roughly."""
 NOISE_VALUES = 1 << 19
 TILES = (2, 4)
 
@@ -157,15 +161,28 @@ class FlatSample:
         return np.where(count == self.tails.shape[1], 1.0, count / self.size)
 
 
-def sample_flats(rows, pedestal, where):
+def hot_pixels(rows, pedestal):
+    """Pixels of the sampled rows whose own dark brings them near the top: they do not tell that there is too much light.
+
+    rows : (n, r, nx) [ADU].  pedestal : (r, nx) [ADU].  Returns (r, nx) bool.
+    """
+    base = _median(pedestal)
+    light = max((_median(one[:, ::THIN]) - base for one in rows), default=math.nan)
+    return ~(pedestal - base <= HOT_PART * light) if light > 0 else np.zeros(pedestal.shape, bool)
+
+
+def sample_flats(rows, pedestal, where, hot=None):
     """Boil the sampled rows of a group down.
 
     rows : (n, r, nx) float32 [ADU], changed.  pedestal : (r, nx) [ADU].  where : (r,) numbers of the rows: noise is
-    found with even and odd ones normalised apart where their ratio differs between frames.  Returns `FlatSample`.
+    found with even and odd ones normalised apart where their ratio differs between frames.  hot : (r, nx) bool, pixels that
+    do not count for the saturation.  Returns `FlatSample`.
     """
     n, size = len(rows), rows[0].size
     keep = max(2, math.ceil(TAIL * size))
-    tails = np.stack([_highest(one, keep) for one in rows])
+    tails = np.stack(
+        [_highest(one if hot is None else np.where(hot, np.float32(np.nan), one), keep) for one in rows]
+    )
     rows -= pedestal
     with np.errstate(invalid="ignore", divide="ignore"):
         levels = np.array([_median(one) for one in rows])

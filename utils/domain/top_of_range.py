@@ -31,17 +31,17 @@ class Top:
     pixels: int = 0
 
 
-def top_of_group(images):
+def top_of_group(images, lit=False):
     """Look at the largest values of the frames of one group, of which two are read as a whole.
 
-    images : sequence of FitsImage of one shape.  Returns a `Top`.
+    images : sequence of FitsImage of one shape.  lit : they are flats.  Returns a `Top`.
     """
     ends = [images[0]] if len(images) == 1 else [images[0], images[-1]]
     with FrameStack(ends) as stack:
         low = _values(stack, 0, ends[0])
         if len(ends) > 1:
             np.minimum(low, _values(stack, 1, ends[1]), out=low)
-    top, where = saturation.values_at_top(low, several=len(images) > 1)
+    top, where = saturation.values_at_top(low, len(images) > 1, lit)
     if where.size == 0:
         return Top(top)
     where = where[:: math.ceil(where.size / MOST_PIXELS)]

@@ -110,11 +110,12 @@ def _pile(distinct, counts, step):
     return float(distinct[-1]) if piled else float("nan")
 
 
-def values_at_top(values, several=True):
+def values_at_top(values, several=True, lit=False):
     """Largest value of an image, and the pixels that pile up at it far above all others.
 
     values : (m,) of all pixels of a frame that is dark but for hot pixels, or the smaller of two frames in each; -inf =
-    blank.  several : values are of more than one frame, so that fewer pixels do.
+    blank.  several : values are of more than one frame, so that fewer pixels do.  lit : of flats, whose own pixels come
+    near the top; the pile alone tells.
     Returns the largest value and the flat indices of its pixels, empty where they are no pile.
     """
     nothing = np.empty(0, np.intp)
@@ -125,7 +126,8 @@ def values_at_top(values, several=True):
         return top, nothing
     middle = float(median(some))
     spread = 1.4826 * float(median(np.abs(some - middle)))
-    if not (np.isfinite(top) and top - middle > FAR_ABOVE * (spread + 1.0)):
+    above = 0.0 if lit else FAR_ABOVE * (spread + 1.0)
+    if not (np.isfinite(top) and top - middle > above):
         return top, nothing
     _, counts = np.unique(values[values > 0.5 * (top + middle)], return_counts=True)
     below = counts[-4:-1]
