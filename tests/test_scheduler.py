@@ -232,6 +232,7 @@ def test_ctrl_c_leaves_no_worker_of_a_local_cluster(folder, local):
     printed, _ = process.communicate(timeout=60)
     assert process.returncode == 130, printed
     assert "interrupted, nothing half-written is left" in printed
+    assert "Traceback" not in printed
     deadline = time.monotonic() + 20
     while any(map(alive, children)) and time.monotonic() < deadline:
         time.sleep(0.1)

@@ -163,12 +163,16 @@ def _counted(results, weight):
 
 def _start_local(distributed, address, jobs, stack):
     """Start workers on this machine; returns the address of their scheduler."""
+    from multiprocessing import resource_tracker
+
     text = address.removeprefix("local").removeprefix(":")
     if address != "local" and not (text.isascii() and text.isdecimal() and int(text) > 0):
         raise OptionError(
             f"--scheduler {address}: got {text!r}, expected local:N with a whole number N above 0"
         )
-    # Threads and processes inherit that Ctrl-C is not for them: this process ends them in order.
+    # Threads and processes inherit that Ctrl-C is not for them: this process ends them in order.  The tracker runs
+    # before: its start lets the signal through again in the thread that starts the workers.
+    resource_tracker.ensure_running()
     held = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         cluster = distributed.LocalCluster(
