@@ -16,7 +16,7 @@ from benchmarks.frames import START, write_frame
 from utils.kernels.sensor import Sensor, SensorSpec
 
 SHAPE = (72, 96)
-RUNS = 40
+RUNS = 80
 BIASES, DARKS, FLATS = 16, 4, 4
 DARK_TEMPERATURES, DARK_EXPOSURES = (0.0, 6.0, 12.0), (20.0, 40.0, 60.0)
 LEVELS = (0.02, 0.08, 0.15, 0.22, 0.3, 0.36, 0.43, 0.5, 0.57, 0.65, 0.8, 0.9, 1.15, 1.3)

@@ -6,11 +6,12 @@ import math
 import numpy as np
 
 from dark_pipeline.products import hot_header
-from utils.domain.dark_maps import combined_quality, measured_levels, sampled
+from utils.domain.dark_maps import SAMPLE, combined_quality, measured_levels, sampled
 from utils.domain.dark_model import EQUATION_1D, EQUATION_2D, MAPS_1D, MAPS_2D
 from utils.domain.frame_groups import dates_of_masters
 from utils.fits_io.atomic import write_bytes
 from utils.fits_io.products import DQ, header_from_inputs, write_product
+from utils.kernels.dark_bias import bias_sensitivity
 from utils.kernels.dark_sensor import BOLTZMANN_EV, KELVIN
 
 ERRMODEL = "UNCERT(T,t)^2 = g C g, g = (r/A, r (T-T_MIN), r ln t)"
@@ -80,6 +81,32 @@ def _finite(value):
     return value if math.isfinite(value) else None
 
 
+def bias_cards(maps, law, a_g, t_min):
+    """How A of a typical pixel follows the error of the bias that was taken from its darks."""
+    if maps.bias is None:
+        return {}
+    some = slice(None, None, max(1, maps.rates[0].size // SAMPLE))
+    planes = (maps.bias.var_a, maps.bias.cov_ab, maps.bias.var_b)
+    aa, ab, bb = (float(np.median(plane.reshape(-1)[some])) for plane in planes)
+    if maps.bias.fixed_slope:
+        ab = bb = 0.0
+    d = law.design
+    to_pivot = math.exp(law.b.mean * (d.pivot_t - t_min) + law.gamma.mean * math.log(d.pivot_e))
+    found = bias_sensitivity(
+        d,
+        (a_g * to_pivot, law.b.mean, law.gamma.mean),
+        (law.b.spread, law.gamma.spread),
+        float(np.median(maps.noise(some))),
+        maps.inverse_gain,
+        np.array([[aa, ab], [ab, bb]]),
+    )
+    per_a, per_b = found / to_pivot
+    return {
+        "A_BIASA": (per_a, "[1/s] change of A with the error of a of the bias"),
+        "A_BIASB": (per_b, "[K/s] change of A with the error of b of the bias"),
+    }
+
+
 def quality(maps, fit, bright_bits, gamma_fixed=False):
     """DQ of a model; gamma that is held without data is flagged in every pixel."""
     dq = combined_quality(maps)
@@ -98,6 +125,7 @@ def write_model(config, record, folder, maps, law, fit, t_min, *, two, **facts):
     good = good if good.any() else np.isfinite(fit.params[0])
     a_g = float(np.median(fit.params[0][good]))
     cards = model_cards(maps, law, t_min, two) | {"A_G": (a_g, "[adu/s] A of the sensor")} | hot_header(maps)
+    cards |= bias_cards(maps, law, a_g, t_min)
     names = MAPS_2D if two else MAPS_1D
     suffix = "_2D" if two else ""
     inputs = [

@@ -328,6 +328,23 @@ def test_flats_of_the_flat_pipeline_with_their_light_or_without(made, camera, tm
     assert abs(np.median(edge) - np.median(middle)) < 5.0 * error
 
 
+@pytest.mark.parametrize("at", [(-5.0, 5.0), (5.0, 60.0), (10.0, 20.0)])
+def test_synthetic_darks_with_their_bias_have_its_error_once(made, camera, tmp_path, at):
+    """The model lacks what the error of the bias adds: the two cancel in part.  As if independent: 0.97, 0.85, 0.80."""
+    out = tmp_path / "dark"
+    shutil.copytree(made / "dark", out)
+    single = ("--temp-single", at[0], "--exptime-single", at[1], "--unit", "adu", "--add-bias")
+    assert run("--mode", "synthetic_2d_single", "--output_dir", out, *single) == 0
+    product = read_product(next(out.glob("synthetic_2d_dark_T*.fits")))
+    assert product.header["OFFSET"] == 0.0
+    assert product.header["WITHBIAS"]
+    good = ~(camera.hot | camera.warm | camera.telegraph | (product.dq != 0))
+    error = (product.data - camera.true_bias(at[0]) - camera.true_signal("dark", *at))[good]
+    assert abs(error.mean()) < 0.02  # 0.5 ADU over 10,000 pixels, and half a hundredth of the rate
+    # 10,000 pixels: known to 0.007.
+    assert np.std(error / product.uncert[good]) == pytest.approx(1.0, abs=0.04)
+
+
 def test_options_that_cannot_work_are_refused(made, tmp_path, capsys):
     frame, sheet = str(made / "science" / "m31_0.fits"), tmp_path / "detector.json"
     Detector(None, 16.0, Measured(2.0), Measured(3700.0)).write(sheet)

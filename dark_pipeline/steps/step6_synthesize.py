@@ -26,7 +26,7 @@ _FROM_MODEL = (
         "ADUSCALE",
         "GAMMADEF",
     ),
-    *("OFFSET", "A_G", "B_G", "GAMMA_G", "HOTLIM", "HOTTEMP", "HOTEXP", "HOTSIG", "GFIXED"),
+    *("A_G", "B_G", "GAMMA_G", "HOTLIM", "HOTTEMP", "HOTEXP", "HOTSIG", "GFIXED"),
 )
 
 
@@ -185,8 +185,13 @@ def _evaluate(config, model, bias, temperature, exposure, two):
         sigma *= np.float32(exposure)
         if bias is not None:
             level, error, bias_dq = bias.evaluate(temperature)
-            value += level
-            sigma, dq = np.hypot(sigma, error), dq | bias_dq
+            value += level + np.float32(model.offset)
+            dq = dq | bias_dq
+            both = np.square(sigma) + np.square(error)
+            if config.model_dir is None:
+                # The model lacks what the error of this bias has too much.
+                both += 2.0 * model.bias_covariance(bias, temperature, exposure)
+            sigma = np.sqrt(np.maximum(both, np.square(sigma - error)))
     return value, sigma, dq
 
 
@@ -206,6 +211,10 @@ def _cards(config, model, temperature, exposure, two):
         "E_MIN": (model.e_min, "[s] shortest exposure fitted"),
         "E_MAX": (model.e_max, "[s] longest exposure fitted"),
         "WITHBIAS": (config.add_bias, "the bias of this temperature is included"),
+        "OFFSET": (
+            model.offset,
+            f"[adu] darks above bias, {'in' if config.add_bias else 'not in'} this dark",
+        ),
         "EXTRAP": (
             bool(model.extrapolates(temperature, exposure if two else None)),
             "outside the fitted range",

@@ -153,6 +153,26 @@ class DarkModel:
             variance += np.square(signal[terms.inner] * self._beyond(params, temperature, at))
         return signal, variance
 
+    def bias_covariance(self, bias, temperature, exposure):
+        """Covariance of dark signal and bias at a temperature [degC] and exposure [s], (ny, nx) [ADU^2].
+
+        bias : the `BiasModel` that the darks of this model were freed of: what its error adds to the one it takes from
+        the other.  0 for models that do not tell (A_BIASA, A_BIASB: of a typical pixel, B and gamma as they are).
+        """
+        per_a, per_b = (float(self.header.get(key, 0.0)) for key in ("A_BIASA", "A_BIASB"))
+        _, b, gamma = self.parameters(slice(None))
+        power = b * np.float32(temperature - self.t_min)
+        if gamma is not None:
+            power += gamma * np.float32(math.log(exposure))
+        covariance = per_a * bias.var_a[:]
+        if not bias.fixed_slope:
+            covariance += (per_b + per_a * temperature) * bias.cov_ab[:] + (per_b * temperature) * bias.var_b[
+                :
+            ]
+        covariance = covariance.astype(np.float32, copy=False)
+        covariance *= exposure * np.exp(power, out=power).reshape(self.shape)
+        return covariance
+
     def parameters(self, part):
         """A, B and gamma (None for a 1-D model) of the pixels ``part``: list of (m,) float32."""
         return _read(self.params, part, np.float32)
