@@ -53,7 +53,7 @@ def judge_pixels(flat, sigma, noisy, config):
     dq[found.dead] |= DQ.DEAD
     dq[found.low_qe] |= DQ.LOW_QE
     dq[found.high] |= DQ.HOT
-    prnu = pixel_response.prnu(flat, sigma, (dq == 0) & ~noisy)
+    prnu = pixel_response.prnu(flat, sigma, found.ordinary & ~noisy)
     return Judged(dq, limits, found.high_limit, prnu)
 
 

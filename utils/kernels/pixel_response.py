@@ -33,6 +33,7 @@ class DefectLimits:
 class Defects:
     """Boolean maps (ny, nx).  dead and low_qe do not overlap.  high : outliers above the limit.
 
+    ordinary : neither, nor so far below as `high` is above: where pixels scatter much, low_qe is the foot of what they do.
     ratio : response / local median, float32, NaN where unusable.  high_limit : the limit applied to `high`, which is
     wider than asked for where ordinary pixels scatter so far.
     """
@@ -40,6 +41,7 @@ class Defects:
     dead: np.ndarray
     low_qe: np.ndarray
     high: np.ndarray
+    ordinary: np.ndarray
     ratio: np.ndarray
     high_limit: float
 
@@ -108,7 +110,8 @@ def find_defects(response, sigma, usable=None, limits=None):
         ordinary = 1.4826 * float(median(np.abs(_sample(ratio) - 1)))
         high_limit = max(limits.high, 1 + limits.significance * ordinary)
         high = (ratio > high_limit) & (ratio - 1 > reach)
-    return Defects(dead, low_qe, high, ratio, high_limit)
+        foot = low_qe & (ratio >= 2.0 - high_limit)
+    return Defects(dead, low_qe, high, ~(dead | low_qe | high) | foot, ratio, high_limit)
 
 
 def _sample(image, most=1 << 20):
@@ -144,13 +147,29 @@ def prnu(response, sigma, usable=None):
     n = used.sum(axis=1)
     dof = np.maximum(n - len(basis), 1)
     with np.errstate(divide="ignore", invalid="ignore"):
-        total = np.einsum("bp,bp->b", residual, residual, dtype=np.float64) / dof / level**2
+        total = np.einsum("bp,bp->b", residual, residual, dtype=np.float64) / dof
+        total = (total + _lines_lost(residual, total, size, len(basis))) / level**2
         noise2 = np.where(used, noise, 0.0)
         noise2 = np.einsum("bp,bp->b", noise2, noise2, dtype=np.float64) / n / level**2
     good = np.isfinite(total) & np.isfinite(noise2) & (level > 0) & (n > 2 * len(basis))
     if size % PART == 0:
         good &= ~_patchy(residual, total * level**2, good, full)
     return _pooled(total[good], noise2[good], dof[good], n[good])
+
+
+def _lines_lost(residual, variance, size, terms):
+    """Variance of rows and columns that the surface took out of each block beyond its share of single pixels, (b,).
+
+    residual : (b, size^2).  variance : (b,) of its pixels.  terms : of the surface, three of them along each side.
+    """
+    if terms < 6:
+        return 0.0
+    square = residual.reshape(-1, size, size)
+    lines = sum(np.square(square.mean(axis=side, dtype=np.float64)).sum(axis=1) for side in (1, 2))
+    kept = size * (size - 3) / (size * size - terms)
+    # Means of lines hold the variance of the lines, and that of single pixels over size.
+    of_lines = (lines * size / (size - 3) - 2.0 * variance) / (size - 2.0 * kept)
+    return (1.0 - kept) * of_lines
 
 
 def _patchy(residual, variance, good, full):
