@@ -10,7 +10,7 @@ from utils.domain import masters
 from utils.errors import InputError
 from utils.fits_io.frame_stack import FrameStack
 from utils.fits_io.products import DQ
-from utils.fits_io.workers import over_pixels, shared_empty
+from utils.fits_io.workers import over_pixels
 from utils.kernels import combine, noise
 from utils.kernels.medians import median
 
@@ -127,7 +127,7 @@ class CombinedFlats:
     def _judge(self, stack, result, mean, square):
         """Variance of the combined values by the noise model, (ny, nx); what the samples have of it goes to the pool."""
         jobs, n = self.options.jobs, len(stack.images)
-        own = shared_empty(result.value.shape, np.float32)
+        own = np.empty(result.value.shape, np.float32)
         clipped = self.options.method != "mean" and n >= 3
         widening = np.float32(noise.clip_factor(self.options.clip_sigma) ** 2 if clipped else 1.0)
         factor = np.float32(median_variance_factor(self.options.method, n))
@@ -157,7 +157,7 @@ class CombinedFlats:
         found = self.pooled.finish(1.0)
         self.pooled = None
         self.noisy, self.prior, self.prior_dof = found.noisy, found.prior, found.prior_dof
-        self.ratio = shared_empty(found.variance.shape, np.float32)
+        self.ratio = np.empty(found.variance.shape, np.float32)
         planes = (self.ratio, found.variance, found.dof, found.noisy)
         ratios, variances, dofs, noisies = (one.reshape(-1) for one in planes)
 
@@ -175,7 +175,7 @@ class CombinedFlats:
 
     def of_filter(self, name):
         """Weighted mean of the flats of a filter and its error, (ny, nx) float32, NaN where none has a value."""
-        value, sigma = (shared_empty(self.ratio.shape, np.float32) for _ in range(2))
+        value, sigma = (np.empty(self.ratio.shape, np.float32) for _ in range(2))
         values, sigmas, ratios = (one.reshape(-1) for one in (value, sigma, self.ratio))
 
         def piece(part):

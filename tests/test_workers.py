@@ -15,7 +15,7 @@ import pytest
 
 from utils.errors import InputError, ScarceError
 from utils.fits_io import workers
-from utils.fits_io.workers import in_workers, shared_empty
+from utils.fits_io.workers import in_threads, in_workers, over_pixels, shared_empty
 
 
 @pytest.fixture(params=["processes", "threads"])
@@ -43,6 +43,36 @@ def test_all_parts_in_order(way, jobs, count):
     assert in_workers(prepare, range(count), jobs, seen.append) == [k * k for k in range(count)]
     assert sorted(seen) == [k * k for k in range(count)]
     np.testing.assert_array_equal(shared, np.arange(count)[:, None] * np.ones(3))
+
+
+def test_threads_fill_planes_of_any_memory():
+    plane, seen, makers = np.zeros(40), [], []
+
+    def prepare():
+        makers.append(threading.get_ident())
+        return lambda part: plane.__setitem__(part, part) or (os.getpid(), part)
+
+    assert in_threads(prepare, range(40), 3, seen.append) == [(os.getpid(), part) for part in range(40)]
+    assert sorted(part for _, part in seen) == list(range(40))
+    assert len(set(makers)) == len(makers) <= 3
+    np.testing.assert_array_equal(plane, np.arange(40))
+    pixels = np.zeros(3 * workers.SHARE + 5)
+    over_pixels(lambda part: np.add(pixels[part], 1, out=pixels[part]), pixels.size, 2)
+    assert (pixels == 1).all()
+
+
+def test_an_error_in_a_thread_ends_the_others():
+    done = []
+
+    def work(part):
+        if part == 3:
+            raise InputError("frame 3: got nothing")
+        time.sleep(0.002)
+        done.append(part)
+
+    with pytest.raises(InputError, match="frame 3: got nothing"):
+        in_threads(lambda: work, range(1000), 2)
+    assert len(done) < 500
 
 
 def test_more_parts_than_fit_into_a_pipe(way, monkeypatch):

@@ -22,7 +22,7 @@ REFUSED = 2
 BUG = 3
 INTERRUPTED = 130
 TERMINATED = 143
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # malloc.h
 _AGAIN_SECONDS = 0.01
 _LARGE_BLOCK = 4 << 20
 _KEPT_FREE = 64 << 20
@@ -151,12 +151,13 @@ def _return_freed_maps():
 
     It would keep blocks of up to 32 MB for later and let the process grow by what lies between them.  Smaller blocks,
     the temporaries of a row block, stay with the process: fetched anew from the system each time, every page of them
-    would be a page fault.
+    would be a page fault.  What one thread has freed serves the others.
     """
     with contextlib.suppress(OSError, AttributeError, TypeError):
         library = ctypes.CDLL(None)
         library.mallopt(_M_MMAP_THRESHOLD, _LARGE_BLOCK)
         library.mallopt(_M_TRIM_THRESHOLD, _KEPT_FREE)
+        library.mallopt(_M_ARENA_MAX, 1)
 
 
 def _say(text):

@@ -14,7 +14,7 @@ from utils.errors import InputError
 from utils.fits_io.mapped import Squares
 from utils.fits_io.product_reader import read_product, view_planes
 from utils.fits_io.products import DQ, header_from_inputs, write_product
-from utils.fits_io.workers import over_pixels, shared_empty
+from utils.fits_io.workers import over_pixels
 from utils.kernels import linear_fit
 
 READ_NOISE = "read_noise.fits"
@@ -192,7 +192,7 @@ def _common_error(groups, zero, temperatures):
 
 def _fit(values, variance, counts, temperatures, common, jobs):
     """Line (or mean) through the masters: a, b, var_a, var_b, cov maps, float32."""
-    maps = [shared_empty(variance.shape, np.float32) for _ in range(5)]
+    maps = [np.zeros(variance.shape, np.float32) for _ in range(5)]
     flat = [plane.reshape(-1) for plane in maps]
     values = [value.reshape(-1) for value in values]
     variance = variance.reshape(-1)

@@ -18,7 +18,7 @@ from utils.domain.screening import screen_groups
 from utils.errors import InputError
 from utils.fits_io.naming import label
 from utils.fits_io.products import DQ
-from utils.fits_io.workers import in_workers, over_pixels, shared_empty
+from utils.fits_io.workers import in_threads, over_pixels
 from utils.kernels import screen
 from utils.kernels.medians import nan_median
 
@@ -189,7 +189,7 @@ class DarkSource:
         model = self.model
         two = model.e_max > model.e_min
         level, error = self._bias_at(temperature)
-        dark, value, variance = (shared_empty(self.shape, np.float32) for _ in range(3))
+        dark, value, variance = (np.empty(self.shape, np.float32) for _ in range(3))
         levels, errors, lost = (one.reshape(-1) for one in (level, error, model.dq))
         darks, values, variances = (one.reshape(-1) for one in (dark, value, variance))
         t, offset = np.float32(exposure), np.float32(model.offset)
@@ -231,7 +231,7 @@ class DarkSource:
         if self.bias is None:
             return Pedestal(signal, variance, None, words=f"{words}, with its bias", **common)
         part = 1.0 if group.exposure <= exposure * (1.0 + SAME_EXPOSURE) else exposure / group.exposure
-        value, spread, dark = (shared_empty(self.shape, np.float32) for _ in range(3))
+        value, spread, dark = (np.empty(self.shape, np.float32) for _ in range(3))
         step = max(1, BAND_PIXELS // self.shape[1])
 
         def band(first):
@@ -244,7 +244,7 @@ class DarkSource:
             np.square(error * np.float32(1.0 - part), out=spread[rows])
             spread[rows] += variance[rows] * np.float32(part * part)
 
-        in_workers(lambda: band, range(0, self.shape[0], step), self.options.jobs)
+        in_threads(lambda: band, range(0, self.shape[0], step), self.options.jobs)
         scaled = "" if part == 1.0 else f" x {part:.4g} of its exposure"
         return Pedestal(
             value,

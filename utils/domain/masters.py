@@ -8,7 +8,7 @@ import numpy as np
 from utils.domain.screening import ScreenedGroup, Screening
 from utils.fits_io.frame_sample import file_datasums
 from utils.fits_io.frame_stack import FrameStack, StackResult
-from utils.fits_io.workers import over_pixels, shared_empty
+from utils.fits_io.workers import over_pixels
 from utils.kernels import noise
 from utils.kernels.combine import CombineRule
 from utils.kernels.medians import nan_median
@@ -185,7 +185,7 @@ class PooledNoise:
         self._dof.reshape(-1)[part] += free
 
     def _empty(self, dtype):
-        return (shared_empty if self._jobs > 1 else np.zeros)(self.shape, dtype)
+        return np.zeros(self.shape, dtype)
 
     def _sum(self, result, factor):
         scale = np.float32(1.0 / (factor * factor))

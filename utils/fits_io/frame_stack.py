@@ -23,7 +23,7 @@ from utils.fits_io import cluster
 from utils.fits_io.atomic import output_error
 from utils.fits_io.kept_results import remembered
 from utils.fits_io.stack_plans import FloatPlan, IntegerPlan
-from utils.fits_io.workers import in_workers, shared_empty
+from utils.fits_io.workers import in_threads, shared_empty
 from utils.kernels import combine
 from utils.kernels.median_network import NETWORK_LIMIT, WIDE, WIDE_LIMIT
 
@@ -242,9 +242,7 @@ class FrameStack:
             plan = FloatPlan(self, rule, offsets, scales, pedestal, factor)
         jobs = max(1, min(self.jobs, self.sample_bytes // WORTH_A_WORKER))
         rows, chunk = self._blocks(plan, jobs)
-        result = StackResult(
-            *((np.empty if jobs == 1 else shared_empty)(self.shape, kind) for kind in RESULT_KINDS)
-        )
+        result = StackResult(*(np.empty(self.shape, kind) for kind in RESULT_KINDS))
 
         def prepare():
             buffers = plan.buffers(rows * self.shape[1], chunk)
@@ -252,7 +250,7 @@ class FrameStack:
                 plan, result, start, min(rows, stop - start), chunk, buffers
             )
 
-        in_workers(prepare, range(first, stop, rows), jobs, progress)
+        in_threads(prepare, range(first, stop, rows), jobs, progress)
         for index, descriptor in self._descriptors.items():
             _check_unchanged(self.images[index], descriptor)
         return result

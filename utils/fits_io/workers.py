@@ -1,8 +1,10 @@
-"""Work in parts, shared between processes that are forked for it.
+"""Work in parts, shared between processes that are forked for it, or threads.
 
 Threads of one interpreter pass its lock on at each of many short array operations, which then take longer than with
 one thread.  Forked processes see the arrays of their parent as they are, write their results into memory shared with
 it (`shared_empty`), and send back small values only.  Where there is no safe fork (anything but Linux) threads do it.
+Long operations on whole planes go to threads everywhere (`in_threads`, `over_pixels`): there the page faults of every
+process cost more than the lock.
 """
 
 import errno
@@ -54,6 +56,19 @@ def in_workers(prepare, parts, jobs, progress=None):
     result of each part as it becomes known.
     Returns the results in the order of the parts; those of other processes are pickled.  An exception ends all of it.
     """
+    return _in_parts(_in_processes if FORKS else _in_threads, prepare, parts, jobs, progress)
+
+
+def in_threads(prepare, parts, jobs, progress=None):
+    """As `in_workers`, in threads: for long array operations whose results fill whole planes, of any memory.
+
+    Every forked process meets each page of a shared plane with a page fault of its own, which costs more than threads
+    of one interpreter lose by waiting for its lock.
+    """
+    return _in_parts(_in_threads, prepare, parts, jobs, progress)
+
+
+def _in_parts(way, prepare, parts, jobs, progress):
     parts = list(parts)
     jobs = min(int(jobs), len(parts))
     results = [None] * len(parts)
@@ -63,14 +78,12 @@ def in_workers(prepare, parts, jobs, progress=None):
         if progress is not None:
             progress(result)
 
-    if jobs <= 1:
+    if jobs > 1:
+        way(prepare, parts, jobs, done)
+    else:
         work = prepare()
         for number, part in enumerate(parts):
             done(number, work(part))
-    elif FORKS:
-        _in_processes(prepare, parts, jobs, done)
-    else:
-        _in_threads(prepare, parts, jobs, done)
     return results
 
 
@@ -85,14 +98,14 @@ def aside(function):
 
 
 def over_pixels(function, pixels, jobs=1):
-    """Call a function with slices of flat pixels, each small enough for the cache, in up to ``jobs`` workers."""
+    """Call a function with slices of flat pixels, each small enough for the cache, in up to ``jobs`` threads."""
 
     def work(first):
         for start in range(first, min(first + SHARE, pixels), PIECE):
             function(slice(start, min(start + PIECE, pixels)))
 
     shares = range(0, pixels, SHARE)
-    in_workers(lambda: work, shares, jobs if len(shares) > 1 else 1)
+    in_threads(lambda: work, shares, jobs if len(shares) > 1 else 1)
 
 
 def _in_threads(prepare, parts, jobs, done):
@@ -106,8 +119,12 @@ def _in_threads(prepare, parts, jobs, done):
             done(number, result)
 
     with ThreadPoolExecutor(jobs) as pool:
-        for _ in pool.map(one, range(len(parts))):
-            pass
+        try:
+            for _ in pool.map(one, range(len(parts))):
+                pass
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
 
 
 def _in_processes(prepare, parts, jobs, done):
