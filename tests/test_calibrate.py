@@ -18,6 +18,7 @@ from bias_pipeline.run_pipeline import main as bias_main
 from utils.application.command import run_command
 from utils.calibrate import main
 from utils.domain.bias_model import BiasModel
+from utils.domain.bias_source import load_bias
 from utils.domain.dark_model import DarkModel
 from utils.domain.detector import Detector, Measured
 from utils.fits_io.product_reader import read_product
@@ -167,6 +168,11 @@ def test_dark_output_folder_brings_its_bias_and_frames_are_named_one_by_one(made
     again = read_product(tmp_path / "out" / "m31_2_calibrated.fits")
     np.testing.assert_allclose(again.data, calibrated[2].data, atol=1e-3)
     assert "data:image/png" in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_models_are_found_in_the_output_folders_of_their_pipelines(made):
+    assert load_bias(made / "bias").origin == str(made / "bias/bias_model")
+    assert DarkModel.load(made / "dark").paths == DarkModel.load(made / "dark/dark_model_2d").paths
 
 
 def test_only_pixels_that_a_flat_does_not_know_are_lost():

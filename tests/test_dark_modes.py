@@ -5,6 +5,7 @@ import shutil
 import dark_frames
 import numpy as np
 import pytest
+from astropy.io import fits
 from bias_frames import command, files, record, rows
 
 from dark_pipeline.run_pipeline import MODES
@@ -111,6 +112,31 @@ def test_mode_gives_what_full_gave(done, tmp_path, mode):
 
 def test_every_mode_is_tested():
     assert set(MADE_BY) | {"full"} == set(MODES)
+
+
+def test_single_synthetic_darks_of_one_model_stand_side_by_side(done, tmp_path):
+    out = tmp_path / "out"
+    shutil.copytree(done, out)
+    first, second, third = ((3.0, 30.0), (4.0, 20.0), (5.0, 20.0))
+    names = [f"synthetic_2d_dark_T{T:.2f}_E{t:.2f}.fits" for T, t in (first, second, third)]
+
+    def single(at, *words):
+        words = ("--temp-single", str(at[0]), "--exptime-single", str(at[1]), *words)
+        assert dark_frames.run("--mode", "synthetic_2d_single", "--output-dir", out, *words) == 0
+
+    single(first)
+    before = read_product(out / names[0]).data
+    single(second, "--unit", "adu")
+    assert set(names[:2]) <= set(record(out)["products"])
+    np.testing.assert_array_equal(read_product(out / names[0]).data, before)
+    # Of another model they are stale.
+    other = tmp_path / "other"
+    shutil.copytree(out / "dark_model_2d", other)
+    with fits.open(other / "A_map_2D.fits", mode="update") as planes:
+        planes[0].data *= 2
+        planes[0].add_checksum()
+    single(third, "--model-dir", str(other))
+    assert not any((out / name).exists() for name in names[:2])
 
 
 def test_synthetic_darks_where_and_as_asked(done, tmp_path):

@@ -115,8 +115,6 @@ def _products(args, shared):
         advisor = DarkAdvisor(DarkModel.load(model_folder), maps)
         if folder is None and output is not None and (output / "bias_used").is_dir():
             folder = output / "bias_used"
-    if folder is not None and (folder / "bias_model").is_dir():
-        folder /= "bias_model"
     if folder is None:
         raise OptionError(
             "--bias-model: got none, expected the folder of a bias model (or --dark-model, which keeps its own)"

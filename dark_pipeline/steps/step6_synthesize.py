@@ -78,11 +78,16 @@ def run_2d(config, context):
 def run_single(config, context):
     """Make one 2-D synthetic dark at --temp_single and --exptime_single; nothing where they are not given.
 
-    Reads: dark_model_2d/.  Writes: synthetic_2d_dark_T{T}_E{t}.fits.
+    Reads: dark_model_2d/.  Writes: synthetic_2d_dark_T{T}_E{t}.fits; others that earlier runs made of the same model stay.
     """
     record = context.record
     if config.temp_single is None or config.exptime_single is None:
         return
+    earlier = [
+        (config.output_dir / name, entry["facts"])
+        for name, entry in record.listed().items()
+        if entry["step"] == "synthesize_single" and entry["prodtype"] == "SYNTHETIC_DARK"
+    ]
     with record.step("synthesize_single") as step:
         model = _model_2d(config, record)
         if model is None:
@@ -91,6 +96,9 @@ def run_single(config, context):
         temperature, exposure = config.temp_single, config.exptime_single
         name = f"synthetic_2d_dark_T{label(temperature, 2)}_E{exposure_label(exposure)}.fits"
         _write_all(config, record, model, [(name, temperature, exposure)], two=True)
+        for path, facts in earlier:
+            if path.name != name and path.is_file() and facts.get("model") == _sums(model):
+                record.add_product(path, "SYNTHETIC_DARK", **facts)
         _warn_outside(record, model, [(temperature, exposure)])
         step.summary = name
 
@@ -151,7 +159,8 @@ def _write_all(config, record, model, plan, *, two):
     two : the model knows the exposure; else it holds for its own only.
     """
     bias = BiasModel.load(config.output_dir / BIAS) if config.unit == "adu" and config.add_bias else None
-    inputs = [{"file": path.name, "datasum": view_planes(path)[0].get("DATASUM")} for path in model.paths]
+    sums = _sums(model)
+    inputs = [{"file": path.name, "datasum": one} for path, one in zip(model.paths, sums, strict=True)]
     paths = [record.claim(config.output_dir / name) for name, _, _ in plan]
 
     def one(task):
@@ -174,7 +183,13 @@ def _write_all(config, record, model, plan, *, two):
     with ThreadPoolExecutor(max(1, config.shared.jobs)) as pool:
         list(pool.map(one, zip(paths, plan, strict=True)))
     for path, (_, temperature, exposure) in zip(paths, plan, strict=True):
-        record.add_product(path, "SYNTHETIC_DARK", temperature=float(temperature), exposure=float(exposure))
+        facts = {"temperature": float(temperature), "exposure": float(exposure), "model": sums}
+        record.add_product(path, "SYNTHETIC_DARK", **facts)
+
+
+def _sums(model):
+    """DATASUM of each map of a model."""
+    return [view_planes(path)[0].get("DATASUM") for path in model.paths]
 
 
 def _evaluate(config, model, bias, temperature, exposure, two):

@@ -41,10 +41,13 @@ class BiasSource:
 def load_bias(folder, *, mapped=False):
     """Open a bias model folder, with the read noise that lies in it or beside it (../read_noise/read_noise.fits).
 
+    folder : of the model, or the output folder of the bias pipeline.
     mapped : maps stay in their files, as for `BiasModel.from_maps`; read_variance is `Squares` then.
     Raises InputError where a map is missing or does not fit the others.
     """
     folder = Path(folder)
+    if (folder / "bias_model" / A_MAP).exists():
+        folder /= "bias_model"
     model = BiasModel.load(folder, mapped=mapped)
     variance = None
     for path in (folder / READ_NOISE, folder.parent / "read_noise" / READ_NOISE):

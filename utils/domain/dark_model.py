@@ -52,9 +52,13 @@ class DarkModel:
     def load(cls, folder):
         """Open the 2-D model (A_map_2D.fits ...) of a folder, else the 1-D model (A_map.fits ...).
 
+        folder : of the model, or the output folder of the dark pipeline.
+
         Raises InputError for a missing, foreign or mismatching map.
         """
         folder = Path(folder)
+        if (folder / "dark_model_2d").is_dir():
+            folder /= "dark_model_2d"
         if not folder.is_dir():
             raise InputError(f"{folder}: no such folder, expected a dark model ({', '.join(MAPS_2D)})")
         two = (folder / MAPS_2D[0]).exists() or not (folder / MAPS_1D[0]).exists()

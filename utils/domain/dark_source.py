@@ -372,7 +372,7 @@ def _find_bias(
         )
     if dark_model is not None:
         place = Path(dark_model).resolve()
-        for parent in (place.parent, place.parent.parent):
+        for parent in (place, place.parent, place.parent.parent):
             if (parent / "bias_used" / bias_source.A_MAP).exists():
                 return bias_source.load_bias(parent / "bias_used")
     return None
