@@ -179,7 +179,7 @@ def screen_flats(groups, config, source, record, progress=None):
             record.reject(group.entries[index]["original_path"], f"{code}: {detail}")
         keep = [index for index in range(len(group)) if index not in found]
         if keep:
-            one = FlatGroup(group.subset(keep), _subset(sample, keep))
+            one = FlatGroup(group.subset(keep), sample.subset(keep))
             flats.append(one)
     if not flats:
         code, detail = next(iter(faults[0].values()))
@@ -187,13 +187,6 @@ def screen_flats(groups, config, source, record, progress=None):
             f"no flat passed the screen, the first was {groups[0].entries[0]['original_path']} ({code}: {detail})"
         )
     return flats, setting
-
-
-def _subset(sample, keep):
-    return flat_levels.FlatSample(
-        sample.levels[keep], sample.spreads[keep], sample.uneven[keep], sample.within, sample.spatial,
-        sample.tails[keep], sample.size,
-    )  # fmt: skip
 
 
 def _judge(sample, setting, known, full, least, flat_type):

@@ -175,6 +175,8 @@ def test_faint_and_saturated_flats_are_left_out(tree, tmp_path):
     reasons = sorted(row["reason"].split(":")[0] for row in rows(tmp_path / "out" / "rejected_frames.csv"))
     assert reasons == ["SATURATED", "UNDEREXPOSED"]
     assert head_of(tmp_path / "out")["NCOMBINE"] == 4
+    # Gain of the four frames that stay, from 770 pixels: the noise of the faint one is six times as large.
+    assert head_of(tmp_path / "out")["NOISGAIN"] == pytest.approx(2.0, rel=5 * np.sqrt(2 / (3 * 770)))
 
 
 def test_one_flat(tree, tmp_path):

@@ -31,6 +31,8 @@ HOT_PART = 0.1
 THIN = 8
 """Every so many-th column tells the light roughly."""
 NOISE_VALUES = 1 << 19
+WAITING_VALUES = 1 << 16
+"""Values of a group that wait until its frames are judged."""
 TILES = (2, 4)
 
 
@@ -136,8 +138,8 @@ class FlatSample:
     levels : (n,) median above the pedestal.  spreads : (n,) robust scatter of each normalised frame about the group's.
     uneven : (n,) largest minus smallest tile of that difference.  within : noise of a sample of an ordinary pixel, relative
     to the level, NaN for one frame.  spatial : the same between neighbours in one frame, fixed pattern included.
-    tails : (n, k) highest samples, ascending, pedestal included.  size : samples of a frame.  unknown : (n,) bool, no
-    finite sample.
+    tails : (n, k) highest samples, ascending, pedestal included.  size : samples of a frame.  values : (n, m) some samples
+    relative to the level, of which ``within`` is the noise; None once the frames are chosen.
     """
 
     levels: np.ndarray
@@ -147,12 +149,21 @@ class FlatSample:
     spatial: float
     tails: np.ndarray
     size: int
+    values: np.ndarray | None = None
+
+    def subset(self, keep):
+        """Return the sample of some of the frames: those left out must not tell the noise of the others."""
+        within = self.within if len(keep) == len(self.levels) else _noise(self.values[keep])
+        return FlatSample(
+            self.levels[keep], self.spreads[keep], self.uneven[keep], within, self.spatial, self.tails[keep],
+            self.size,
+        )  # fmt: skip
 
     def scaled(self, factor):
         """Return the sample with ADU divided by ``factor``."""
         return FlatSample(
             self.levels / factor, self.spreads, self.uneven, self.within, self.spatial, self.tails / factor,
-            self.size,
+            self.size, self.values,
         )  # fmt: skip
 
     def saturated(self, limit):
@@ -204,13 +215,18 @@ def sample_flats(rows, pedestal, where, hot=None):
             if np.isfinite(ratio) and ratio > 0:
                 one[~odd] /= np.float32(np.sqrt(ratio))
                 one[odd] *= np.float32(np.sqrt(ratio))
-    flat = rows.reshape(n, -1)[:, :: max(1, n * size // NOISE_VALUES)]
+    some = rows.reshape(n, -1)[:, :: max(1, n * size // NOISE_VALUES)]
     usable = np.isfinite(levels) & (levels > 0)
-    within = noise.pooled_scatter(flat[usable]) if usable.sum() > 1 else math.nan
     steps = np.diff(rows[usable][0], axis=1) if usable.any() else np.zeros(0)
     steps = steps[np.isfinite(steps)]
     spatial = float(1.4826 * median(np.abs(steps)) / math.sqrt(2.0)) if steps.size else math.nan
-    return FlatSample(levels, spreads, uneven, within, spatial, tails, size)
+    few = some[:, :: max(1, some.size // WAITING_VALUES)].copy()
+    return FlatSample(levels, spreads, uneven, _noise(some[usable]), spatial, tails, size, few)
+
+
+def _noise(values):
+    """Noise of a sample, of (n, m) in n frames; NaN for one frame."""
+    return noise.pooled_scatter(values) if len(values) > 1 else math.nan
 
 
 def _highest(values, keep):
