@@ -179,17 +179,19 @@ class CombinedFlats:
         values, sigmas, ratios = (one.reshape(-1) for one in (value, sigma, self.ratio))
 
         def piece(part):
-            total, weights = np.zeros_like(ratios[part]), np.zeros_like(ratios[part])
+            total, weights, variance = (np.zeros_like(ratios[part]) for _ in range(3))
             shares = {}
             for index, weight in self.weights[name]:
                 one = self.spool.part((index, "value"), part)
                 good = np.isfinite(one)
                 total += np.where(good, one, np.float32(0.0)) * weight
                 weights += good * weight
+                # Of each pixel its own: where the light is faint the flat varies less, its ratio to the illumination more.
+                variance += np.where(good, self.spool.part((index, "own"), part), np.float32(0.0)) * weight**2
                 key, scale = self.commons[index]
                 share = shares.setdefault((self.sources[index], key), np.zeros_like(total))
                 share += good * (weight * np.sqrt(scale))
-            variance = ratios[part] * weights
+            variance *= ratios[part]
             variance += self._pedestal_variance(shares, part)
             with np.errstate(divide="ignore", invalid="ignore"):
                 np.divide(total, weights, out=values[part])

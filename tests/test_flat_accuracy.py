@@ -109,6 +109,20 @@ def test_error_of_few_darks_or_biases_is_no_prnu(tmp_path, dark_n):
     assert abs(head["PRNU"] - 0.25) < max(0.005, 4 * head["PRNUERR"])
 
 
+def test_mean_flat_of_one_group_has_the_error_of_its_master(tmp_path):
+    # Corners have less than half the light, and so other noise than the middle.
+    terms = {"vignetting_k1": -0.45, "vignetting_k2": -0.1, "vignetting_centre": (0.4, 0.45)}
+    camera = flat_frames.sensor((64, 80), 12, **terms)
+    plan = {"temperatures": (5.0,), "exposures": (1.0,), "n": 4, "bias_n": 4, "dark_n": 4}
+    flat_frames.campaign(tmp_path / "in", camera, 12, **plan)
+    words = ("--basepath", tmp_path / "in", "--output-dir", tmp_path / "out", "--gain", "2")
+    assert flat_frames.run("--mode", "full_no_vignetting", *words) == 0
+    (mean,) = (read_product(path) for path in (tmp_path / "out/mean_flat").glob("*.fits"))
+    (master,) = masters_of(tmp_path / "out")
+    good = ordinary(camera, master)
+    np.testing.assert_allclose(mean.uncert[good], master.uncert[good], rtol=1e-4)
+
+
 def test_model_finds_no_change_where_there_is_none(campaign):
     _, out = campaign
     for term in "BC":
