@@ -56,7 +56,7 @@ def flat_run(plan):
         ],
         "one group, ccdproc": worker("flat_sections", "ccdproc", part, plan.folder / "peer.fits"),
     }
-    found = alternate(commands, 1 if plan.quick else 3, environment=plan.environment)
+    found = alternate(commands, 1 if plan.quick else 2, environment=plan.environment)
     number = {name: 27 * count if name in ("read of all frames", "whole run") else count for name in found}
     mine = found["one group, make_master"].seconds
     rows = []
