@@ -87,7 +87,7 @@ def bias_cards(maps, law, a_g, t_min):
         return {}
     some = slice(None, None, max(1, maps.rates[0].size // SAMPLE))
     planes = (maps.bias.var_a, maps.bias.cov_ab, maps.bias.var_b)
-    aa, ab, bb = (float(np.median(plane.reshape(-1)[some])) for plane in planes)
+    aa, ab, bb = (float(np.nanmedian(plane.reshape(-1)[some])) for plane in planes)
     if maps.bias.fixed_slope:
         ab = bb = 0.0
     d = law.design
@@ -96,7 +96,7 @@ def bias_cards(maps, law, a_g, t_min):
         d,
         (a_g * to_pivot, law.b.mean, law.gamma.mean),
         (law.b.spread, law.gamma.spread),
-        float(np.median(maps.noise(some))),
+        float(np.nanmedian(maps.noise(some))),
         maps.inverse_gain,
         np.array([[aa, ab], [ab, bb]]),
     )

@@ -19,6 +19,6 @@ def bias_sensitivity(design, state, sigmas, read_variance, inverse_gain, bias):
     terms = np.stack([unit, p * unit * design.x, p * unit * design.log_exposure])[~held]
     normal = terms @ weight @ terms.T
     normal += np.diag(np.array([0.0, *(1.0 / sigma**2 if sigma else 0.0 for sigma in sigmas)])[~held])
-    scale = 1.0 / np.sqrt(np.diag(normal))
+    scale = 1.0 / np.sqrt(np.maximum(np.diag(normal), 1e-30))  # p = 0 tells nothing of B and gamma
     solved = scale[0] * np.linalg.pinv(normal * np.outer(scale, scale))[0] * scale
     return -(solved @ terms @ weight @ line.T)
