@@ -232,7 +232,13 @@ class MapMaker:
         read = np.float32(self.read_number)
         if self.read_variance is not None:
             read = self.read_variance.reshape(-1)[where]
-        variance = self.sample_variance(group, signal, read)
+        shot = signal
+        if self.inverse_gain is not None:
+            ordinary = read + np.float32(self.inverse_gain * max(group.signal, 0.0))
+            shot = dark_noise.shot_signal(
+                signal, group.signal, ordinary / np.float32(len(group.frames.frames))
+            )
+        variance = self.sample_variance(group, shot, read)
         with np.errstate(divide="ignore", invalid="ignore"):
             variance /= n_used * np.float32(self.weight(group) / len(group.frames.frames))
         if self.bias is not None:

@@ -22,6 +22,10 @@ MOST_SPLIT = 24
 """Frames of a group whose levels are searched."""
 
 
+STANDS_OUT = 2.0
+"""A pixel so many sigma from the level of its map counts half by its own signal."""
+
+
 @dataclass(frozen=True)
 class Transfer:
     """Noise against signal: ``variance = read_variance + inverse_gain * signal``.
@@ -34,6 +38,21 @@ class Transfer:
     error: float
     read_variance: float
     full_well: float
+
+
+def shot_signal(signal, level, variance):
+    """Signal by which shot noise is told: of the map where a pixel does not stand out, else of the pixel, float32.
+
+    signal (m,), level of the map's median pixel [ADU], variance (m,) of a pixel at that level [ADU^2].  The noise of a
+    signal must not set its own error: cut at 0 it would count as signal, and low values would weigh too much.
+    """
+    level = np.float32(max(level, 0.0))
+    away = signal - level
+    weight = np.square(away)
+    weight /= weight + np.float32(STANDS_OUT**2) * variance
+    away *= weight
+    away += level
+    return away
 
 
 def photon_transfer(signal, variance, dof, read_variance=None):
