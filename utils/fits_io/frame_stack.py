@@ -23,7 +23,7 @@ from utils.fits_io import cluster
 from utils.fits_io.atomic import output_error
 from utils.fits_io.kept_results import remembered
 from utils.fits_io.stack_plans import FloatPlan, IntegerPlan
-from utils.fits_io.workers import in_threads, shared_empty
+from utils.fits_io.workers import in_threads, in_workers, shared_empty
 from utils.kernels import combine
 from utils.kernels.median_network import NETWORK_LIMIT, WIDE, WIDE_LIMIT
 
@@ -242,7 +242,10 @@ class FrameStack:
             plan = FloatPlan(self, rule, offsets, scales, pedestal, factor)
         jobs = max(1, min(self.jobs, self.sample_bytes // WORTH_A_WORKER))
         rows, chunk = self._blocks(plan, jobs)
-        result = StackResult(*(np.empty(self.shape, kind) for kind in RESULT_KINDS))
+        # A median is many short operations, for which threads would wait for each other.
+        apart = jobs > 1 and rule.method == "median"
+        empty, shared_out = (shared_empty, in_workers) if apart else (np.empty, in_threads)
+        result = StackResult(*(empty(self.shape, kind) for kind in RESULT_KINDS))
 
         def prepare():
             buffers = plan.buffers(rows * self.shape[1], chunk)
@@ -250,7 +253,7 @@ class FrameStack:
                 plan, result, start, min(rows, stop - start), chunk, buffers
             )
 
-        in_threads(prepare, range(first, stop, rows), jobs, progress)
+        shared_out(prepare, range(first, stop, rows), jobs, progress)
         for index, descriptor in self._descriptors.items():
             _check_unchanged(self.images[index], descriptor)
         return result
