@@ -86,10 +86,11 @@ def bias_cards(maps, law, a_g, t_min):
     if maps.bias is None:
         return {}
     some = slice(None, None, max(1, maps.rates[0].size // SAMPLE))
-    planes = (maps.bias.var_a, maps.bias.cov_ab, maps.bias.var_b)
-    aa, ab, bb = (float(np.nanmedian(plane.reshape(-1)[some])) for plane in planes)
-    if maps.bias.fixed_slope:
-        ab = bb = 0.0
+    planes = (
+        [maps.bias.var_a] if maps.bias.fixed_slope else [maps.bias.var_a, maps.bias.cov_ab, maps.bias.var_b]
+    )
+    aa, *slope = (float(np.nanmedian(plane.reshape(-1)[some])) for plane in planes)
+    ab, bb = slope or (0.0, 0.0)
     d = law.design
     to_pivot = math.exp(law.b.mean * (d.pivot_t - t_min) + law.gamma.mean * math.log(d.pivot_e))
     found = bias_sensitivity(
