@@ -185,8 +185,8 @@ def test_ctrl_c_leaves_whole_files_and_the_next_run_goes_on(night, out):
         [*words, "--plots", "all"], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     for line in process.stdout:
-        if line.startswith("fit_model"):
-            process.send_signal(signal.SIGINT)  # while synthetic frames and pictures are made
+        if line.startswith("synthesize"):
+            process.send_signal(signal.SIGINT)  # while the pictures of the evaluation are drawn
             break
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130

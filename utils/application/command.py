@@ -128,22 +128,28 @@ def _terminate(number, frame):
 @contextlib.contextmanager
 def _interrupts_kept():
     """Raise Ctrl-C or SIGTERM again that came while a destructor ran, where Python would only print and forget it."""
-    before = sys.unraisablehook
+    if not hasattr(signal, "setitimer"):  # Windows
+        yield
+        return
+    before, armed = sys.unraisablehook, False
 
     def again(lost):
+        nonlocal armed
         if not isinstance(lost.exc_value, KeyboardInterrupt):
             before(lost)
             return
         number = signal.SIGTERM if isinstance(lost.exc_value, Terminated) else signal.SIGINT
         signal.signal(signal.SIGALRM, lambda *_: signal.raise_signal(number))
         signal.setitimer(signal.ITIMER_REAL, _AGAIN_SECONDS)
+        armed = True
 
     sys.unraisablehook = again
     try:
         yield
     finally:
         sys.unraisablehook = before
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        if armed:
+            signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 def _return_freed_maps():
