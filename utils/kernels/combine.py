@@ -29,6 +29,8 @@ UNSTABLE, SATURATED, NO_DATA = 1, 2, 4
 """Flags of `combine`: kept unclipped, more saturated samples than hits explain, no sample at all."""
 EXACT_SUM = 1 << 24
 """Sums of integers up to here are exact in float32."""
+FAR_OFF = 64.0
+"""Square of a distance from the mean, in variances, up to which float32 sums from there are as good as any."""
 
 
 @dataclass(frozen=True)
@@ -77,8 +79,9 @@ def combine(stack, rule, work=None):
     stack : (n, m) integers or float32, not changed.  In floats NaN = unusable, and +inf = saturated whatever
     ``rule.saturation`` says.  Differences between samples must fit float32 (subtract a pivot from large numbers first).
     work : (n, m) float32 scratch, optional.
-    Returns value (m,) float64; variance (m,) float32, the scatter of one sample (ddof = 1, of the samples used, not
-    corrected for clipping; NaN for fewer than 2); n_used (m,) uint16; flags (m,) uint8.
+    Returns value (m,) float64, that of floats with the error of float32 sums of their distances; variance (m,) float32,
+    the scatter of one sample (ddof = 1, of the samples used, not corrected for clipping; NaN for fewer than 2);
+    n_used (m,) uint16; flags (m,) uint8.
     The median of n samples is numpy's; its scatter and count are those of the clipped samples.
     """
     value, variance, suspect = combine_quiet(stack, rule, work)
@@ -106,46 +109,56 @@ def combine_quiet(stack, rule, work=None):
     if work is None or work.shape != stack.shape:
         work = np.empty((n, m), np.float32)
     with np.errstate(invalid="ignore", over="ignore"):
-        mean, rounded, offset = _mean(stack, work)
-        variance = _variance(work, offset, n)
-        high = np.maximum.reduce(stack, axis=0)
+        mean, variance, reach, high = (_of_integers if integers else _of_floats)(stack, work)
         value = _middle(stack) if rule.method == "median" else mean
         # Written so that NaN (an unusable sample) makes a pixel suspect.
-        quiet = high < rule.saturation
+        quiet = (high < rule.saturation) & (reach < np.inf)
         if n >= 3 and rule.method != "mean":
-            np.maximum(high - rounded, rounded - np.minimum.reduce(stack, axis=0), out=rounded)
             spread = np.sqrt(variance)
-            rounded += spread
-            floor = rule.floor(mean - spread) if rule.inverse_gain else rule.floor(0.0)
-            quiet &= rounded <= rule.limit(floor)
-        elif not integers:
-            quiet &= np.isfinite(mean)
+            reach += spread
+            floor = rule.floor(mean.astype(np.float32) - spread) if rule.inverse_gain else rule.floor(0.0)
+            quiet &= reach <= rule.limit(floor)
     return value, variance, np.flatnonzero(~quiet)
 
 
-def _mean(stack, work):
-    """Fill ``work`` (n, m) with deviations from the rounded mean.
+def _of_integers(stack, work):
+    """Statistics of n integers of m pixels; ``work`` (n, m) is filled with their distances to the rounded mean.
 
-    Returns mean (m,) float64, its rounding (m,) float32, and their difference.
+    Returns mean float64, variance, how far the samples reach from the mean, and the highest sample, float32, each (m,).
     """
-    n = stack.shape[0]
-    if stack.dtype.kind not in "iu":
-        total = np.add.reduce(stack, axis=0, dtype=np.float64)
-    elif _sum_is_exact(n, stack.dtype):
-        np.copyto(work, stack, casting="unsafe")
-        stack = work
+    n = len(stack)
+    np.copyto(work, stack, casting="unsafe")
+    if _sum_is_exact(n, stack.dtype):
         total = np.add.reduce(work, axis=0)
     else:
         total = np.add.reduce(stack, axis=0, dtype=np.int32 if n < 32768 else np.int64)
     mean = total.astype(np.float64)
     mean /= n
     rounded = mean.astype(np.float32)
-    if stack.dtype == np.float32:
-        np.subtract(stack, rounded, out=work)
-    else:
-        np.copyto(work, stack, casting="unsafe")
-        np.subtract(work, rounded, out=work)
-    return mean, rounded, mean - rounded
+    work -= rounded
+    low, high = (of(stack, axis=0).astype(np.float32) for of in (np.minimum.reduce, np.maximum.reduce))
+    variance = _variance(work, (mean - rounded).astype(np.float32), n)
+    return mean, variance, np.maximum(high - rounded, rounded - low), high
+
+
+def _of_floats(stack, work):
+    """Statistics of n floats of m pixels; ``work`` (n, m) is filled with their distances to the first one.
+
+    Most distances are as small as the noise, so that float32 sums of them lose nothing.  Where the first sample lies so
+    far off that they do, the reach is infinite: such pixels are for `judge`.
+    Returns as `_of_integers`.
+    """
+    n, first = len(stack), stack[0]
+    np.subtract(stack, first, out=work, casting="same_kind")
+    shift = np.add.reduce(work, axis=0)
+    shift *= np.float32(1.0 / n)
+    variance = _variance(work, shift, n)
+    low, high = np.minimum.reduce(work, axis=0), np.maximum.reduce(work, axis=0)
+    reach = np.maximum(high - shift, shift - low)
+    high += first
+    if n > 2:
+        reach[np.square(shift, out=low) > FAR_OFF * variance] = np.inf
+    return first + shift.astype(np.float64), variance, reach, high
 
 
 def _sum_is_exact(n, dtype):
@@ -180,13 +193,12 @@ def _middle(stack):
     return 0.5 * (low.astype(np.float64) + high)
 
 
-def _variance(deviation, offset, n):
-    """Sample variance from deviations (n, m) about the mean less ``offset`` (m,), the rounding of that mean."""
+def _variance(away, shift, n):
+    """Sample variance from distances (n, m) to some level, whose mean is ``shift`` (m,)."""
     if n < 2:
-        return np.full(deviation.shape[1], np.nan, np.float32)
-    squares = np.einsum("ij,ij->j", deviation, deviation)
-    offset = offset.astype(np.float32)
-    squares -= n * (offset * offset)
+        return np.full(away.shape[1], np.nan, np.float32)
+    squares = np.einsum("ij,ij->j", away, away)
+    squares -= np.float32(n) * (shift * shift)
     squares *= np.float32(1.0 / (n - 1))
     return np.maximum(squares, np.float32(0.0), out=squares)
 
