@@ -38,7 +38,7 @@ class FlatStack:
     saturated: np.ndarray | None = None
 
 
-def raw_stack(flat, pedestal, setting, source):
+def raw_stack(flat, pedestal, setting, source, jobs=1):
     """Stack of the raw frames of a group: ``(x - pedestal - drift) / level``."""
     scales = 1.0 / flat.levels
     return FlatStack(
@@ -49,7 +49,7 @@ def raw_stack(flat, pedestal, setting, source):
         -scales * flat.drifts if np.any(flat.drifts) else None,
         pedestal.value,
         None,
-        base_variance(setting, source.read_variance, pedestal.dark),
+        base_variance(setting, source.read_variance, pedestal.dark, jobs),
         pedestal.variance,
         setting.saturation,
     )

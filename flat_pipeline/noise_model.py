@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 
+from utils.fits_io.workers import over_pixels
 from utils.kernels import noise
 from utils.kernels.medians import median
 
@@ -117,12 +118,28 @@ def sample_variance(setting, base, value, scale_mean, scale_square):
     return light
 
 
-def base_variance(setting, source_variance, dark):
-    """Variance of a sample without light [ADU^2]: read noise, rounding, shot noise of the dark current."""
+def base_variance(setting, source_variance, dark, jobs=1):
+    """Variance of a sample without light [ADU^2]: read noise, rounding, shot noise of the dark current.
+
+    source_variance, dark : (ny, nx) float32 or None.  Returns a number, or (ny, nx) float32, not to be changed.
+    """
     base = np.float32(setting.read_number) if source_variance is None else source_variance
-    if dark is not None and setting.inverse_gain:
-        base = base + np.float32(setting.inverse_gain) * np.fmax(dark, np.float32(0.0))
-    return base
+    if dark is None or not setting.inverse_gain:
+        return base
+    variance = np.empty(dark.shape, np.float32)
+    found, darks, bases = (
+        variance.reshape(-1),
+        dark.reshape(-1),
+        np.broadcast_to(base, dark.shape).reshape(-1),
+    )
+
+    def piece(part):
+        np.fmax(darks[part], np.float32(0.0), out=found[part])
+        found[part] *= np.float32(setting.inverse_gain)
+        found[part] += bases[part]
+
+    over_pixels(piece, found.size, jobs)
+    return variance
 
 
 def median_variance_factor(method, n):

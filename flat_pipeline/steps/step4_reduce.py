@@ -20,7 +20,7 @@ def run(config, context):
         for flat in progress(context.flats, len(context.flats), "reduce flats"):
             pedestal = source.pedestal(flat.temperature, flat.exposure)
             flat.cards = dark_cards(pedestal)
-            base = base_variance(setting, source.read_variance, pedestal.dark)
+            base = base_variance(setting, source.read_variance, pedestal.dark, config.shared.jobs)
             frame_files.write_pedestal(config, record, flat, pedestal, base, setting)
             with FrameStack(flat.frames.images) as stack:
                 for index in range(len(flat.frames)):

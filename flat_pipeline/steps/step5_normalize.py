@@ -35,7 +35,7 @@ def _from_frames(config, context):
     for flat in progress(context.flats, len(context.flats), "normalise flats"):
         pedestal = source.pedestal(flat.temperature, flat.exposure)
         flat.cards = dark_cards(pedestal)
-        stack = raw_stack(flat, pedestal, setting, source)
+        stack = raw_stack(flat, pedestal, setting, source, config.shared.jobs)
         frame_files.write_pedestal(config, record, flat, pedestal, stack.base, setting)
         with FrameStack(flat.frames.images) as frames:
             reader = FrameReader(

@@ -69,7 +69,7 @@ def _add_raw(config, context, combined, flat):
     setting = context.setting
     pedestal = context.dark.pedestal(flat.temperature, flat.exposure)
     flat.cards = dark_cards(pedestal)
-    stack = raw_stack(flat, pedestal, setting, context.dark)
+    stack = raw_stack(flat, pedestal, setting, context.dark, config.shared.jobs)
     if config.flat_type == "lab" and flat.fields is None:
         combined.add(stack)
         return
