@@ -3,8 +3,27 @@
 import numpy as np
 from astropy.io import fits
 
+from utils.fits_io.frame_stack import FrameStack
 from utils.fits_io.header_scan import scan_header
-from utils.kernels.combine import NO_DATA, SATURATED, UNSTABLE
+from utils.kernels.combine import NO_DATA, SATURATED, UNSTABLE, CombineRule
+
+RULE = CombineRule("sigclip", 4.0, 4.0 + 1 / 12)
+
+
+def samples(rng, n, shape, level=1000.0, sigma=2.0):
+    """Integers with a pattern, cosmic hits, a telegraph pixel and a hot one, (n, ny, nx)."""
+    stack = level + rng.normal(0, 5, shape) + rng.normal(0, sigma, (n, *shape))
+    hits = rng.random(stack.shape) < 0.02
+    stack[hits] += rng.uniform(20, 3000, hits.sum())
+    stack[: n // 3, 0, 0] += 40
+    stack[:, -1, -1] += rng.normal(4000, 60, n)
+    return np.rint(stack)
+
+
+def combined(images, rule=RULE, offsets=None, scales=None, pedestal=None, factor=None, **options):
+    """Frames on disk combined by the stack engine."""
+    with FrameStack(images, **options) as stack:
+        return stack.combine(rule, offsets, scales, pedestal, factor)
 
 
 def reference(stack, rule):

@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from flat_pipeline.json_inputs import read_dark_files
+from tests.fuzz_words import KEYS, NAMES, VALUES
 from utils import raw_to_fits
 from utils.application.product_list import RUN_FILE, load_run_file
 from utils.domain.bias_model import model_summary
@@ -207,78 +208,11 @@ def test_converter(place, raws, config, log):
 
 # --- FITS ------------------------------------------------------------------------------------------------
 
-_KEYS = [
-    "SIMPLE",
-    "XTENSION",
-    "BITPIX",
-    "NAXIS",
-    "NAXIS1",
-    "NAXIS2",
-    "NAXIS3",
-    "BZERO",
-    "BSCALE",
-    "BLANK",
-    "EXTEND",
-    "PCOUNT",
-    "GCOUNT",
-    "ZIMAGE",
-    "ZNAXIS",
-    "ZNAXIS1",
-    "ZNAXIS2",
-    "ZBITPIX",
-    "DATASUM",
-    "CCD-TEMP",
-    "EXPTIME",
-    "IMAGETYP",
-    "GAIN",
-    "DATE-OBS",
-    "FILTER",
-    "EGAIN",
-    "XBINNING",
-    "SATURATE",
-    "TIMESTMP",
-    "PRODTYPE",
-    "CONTINUE",
-    "COMMENT",
-    "TFIELDS",
-]
-_VALUES = (
-    *(
-        "T",
-        "F",
-        "16",
-        "-32",
-        "8",
-        "2",
-        "0",
-        "-1",
-        "1e400",
-        "99999999999",
-        "9" * 60,
-        "NaN",
-        "'Bias Frame'",
-        "'x&'",
-        "'",
-    ),
-    *(
-        "'2024-01-01T00:00:00'",
-        "'INF'",
-        "'IMAGE   '",
-        "'BINTABLE'",
-        "1D400",
-        "32768",
-        "3",
-        "4",
-        "'0001-13-99'",
-        ".",
-    ),
-    *("-", "+ 3", "(1, 2)"),
-)
 lines = st.one_of(
     st.builds(
         lambda key, value: f"{key:8s}= {value}"[:80].ljust(80).encode(),
-        st.sampled_from(_KEYS),
-        st.sampled_from(_VALUES),
+        st.sampled_from(KEYS),
+        st.sampled_from(VALUES),
     ),
     st.binary(min_size=80, max_size=80),
     st.just(b"END".ljust(80)),
@@ -328,69 +262,6 @@ def test_header(place, data):
 
 # --- JSON -------------------------------------------------------------------------------------------------
 
-_NAMES = [
-    "format",
-    "version",
-    "gain",
-    "read_noise",
-    "full_well",
-    "aduscale",
-    "camera",
-    "value",
-    "error",
-    "unit",
-    "original_path",
-    "temperature",
-    "exposure",
-    "k1",
-    "k2",
-    "k3",
-    "center",
-    "lens",
-    "focal_length",
-    "aperture",
-    "distance",
-    "model",
-    "method",
-    "degree",
-    "sigma",
-    "size",
-    "sessions",
-    "bias",
-    "darks",
-    "flats",
-    "temperatures",
-    "exposures",
-    "frames",
-    "session",
-    "drift",
-    "flux",
-    "filter",
-    "type",
-    "tree",
-    "stars",
-    "led",
-    "lamp",
-    "changes",
-    "kind",
-    "day",
-    "days",
-    "depths",
-    "profile",
-    "x",
-    "y",
-    "radius",
-    "depth",
-    "form",
-    "count",
-    "rate",
-    "overhead",
-    "settle",
-    "temperature_swing",
-    "setpoint_scatter",
-    "shape",
-    "seed",
-]
 _LEAVES = st.one_of(
     st.none(),
     st.booleans(),
@@ -406,7 +277,7 @@ values = st.recursive(
     _LEAVES,
     lambda inner: st.one_of(
         st.lists(inner, max_size=4),
-        st.dictionaries(st.one_of(st.sampled_from(_NAMES), st.text(max_size=4)), inner, max_size=6),
+        st.dictionaries(st.one_of(st.sampled_from(NAMES), st.text(max_size=4)), inner, max_size=6),
     ),
     max_leaves=20,
 )
@@ -436,7 +307,7 @@ def json_bytes(draw, kind):
             return draw(values)
         if isinstance(node, dict):
             spoiled = {key: spoil(value) for key, value in node.items() if draw(st.integers(0, 19))}
-            more = st.dictionaries(st.sampled_from(_NAMES), values, max_size=1)
+            more = st.dictionaries(st.sampled_from(NAMES), values, max_size=1)
             return spoiled | (draw(more) if draw(st.booleans()) else {})
         return [spoil(value) for value in node] if isinstance(node, list) else node
 
