@@ -33,6 +33,10 @@ class Context:
     combined: object = None
     illumination: dict = field(default_factory=dict)
 
+    def waiting(self):
+        """Bytes of memory that combined groups take."""
+        return 0 if self.combined is None else self.combined.spool.in_memory
+
     def frames(self):
         """(entry, image) of every frame selected."""
         flats = [entry for group in self.groups or () for entry in group.entries]

@@ -6,14 +6,15 @@ import numpy as np
 
 from flat_pipeline.captions import CAPTIONS
 from flat_pipeline.products import EVALUATION
+from flat_pipeline.room import tasks_at_once
 from utils.application.figure_style import celsius
 from utils.fits_io.atomic import write_bytes
 from utils.fits_io.workers import in_workers
 from utils.kernels import groups as grouping
 
 SECTION = "Evaluation"
-PROGRAM_BYTES, PIXEL_BYTES = 200 << 20, 60
-"""Memory of the program, and for each pixel of what one worker draws."""
+PIXEL_BYTES = 60
+"""Memory of what one worker draws, for each pixel."""
 
 
 def draw(config, record, tasks, shape=(0, 0)):
@@ -27,8 +28,7 @@ def draw(config, record, tasks, shape=(0, 0)):
     def work(task):
         return [(path, png_bytes(figure), *words) for path, figure, *words in task()]
 
-    room = (config.shared.memory_limit - PROGRAM_BYTES) // max(1, PIXEL_BYTES * math.prod(shape))
-    for drawn in in_workers(lambda: work, tasks, max(1, min(config.shared.jobs, room))):
+    for drawn in in_workers(lambda: work, tasks, tasks_at_once(config.shared, shape, PIXEL_BYTES)):
         for path, content, caption, section in drawn:
             record.claim(path)
             write_bytes(path, [content])

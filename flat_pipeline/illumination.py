@@ -1,17 +1,19 @@
 """Illumination of each filter: fitted, or given by a lens profile or a file; as a product, and the way back."""
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
+from flat_pipeline import mean_flats
 from flat_pipeline.products import VIGNETTING, filter_names
 from utils.domain.lens_profiles import EmpiricalProfile
 from utils.errors import InputError
 from utils.fits_io.header_scan import scan_header
 from utils.fits_io.product_reader import read_product
 from utils.fits_io.products import write_product
+from utils.fits_io.workers import in_workers, shared_empty
 from utils.kernels import illumination as kernel
 from utils.kernels.illumination_surfaces import fit_polynomial
 
@@ -25,7 +27,7 @@ class Illumination:
     """Illumination of one filter.
 
     value, sigma : (ny, nx) float32, 1 at its centre.  level : the flat (of level 1) is level x response x value.
-    model : in words.  numbers : what the JSON summary tells.  fit : `RadialFit`, `SurfaceFit` or None.  path : its file.
+    model : in words.  numbers : what the JSON summary tells.  path : its file.
     """
 
     filter: str
@@ -34,7 +36,6 @@ class Illumination:
     level: float
     model: str
     numbers: dict = field(default_factory=dict)
-    fit: object = None
     notes: tuple = ()
     path: Path | None = None
 
@@ -45,6 +46,26 @@ class Illumination:
     def datasum(self):
         """DATASUM of its file, by which masters name it."""
         return str(scan_header(str(self.path)).cards["DATASUM"])
+
+
+def find_all(config, flats, at_once=1):
+    """Illuminations of mean flats, several filters at once in workers.
+
+    flats : filter -> file of its mean flat.  Returns a list of (`Illumination`, header cards of the flat), in their order.
+    Raises InputError where a flat does not allow one.
+    """
+    planes = {name: shared_empty((2, *scan_header(path).shape), np.float32) for name, path in flats.items()}
+
+    def work(name):
+        mean = mean_flats.read(flats[name])
+        found = find_illumination(config, name, mean)
+        planes[name][:] = found.value, found.sigma
+        return replace(found, value=None, sigma=None), mean.cards
+
+    return [
+        (replace(found, value=planes[found.filter][0], sigma=planes[found.filter][1]), cards)
+        for found, cards in in_workers(lambda: work, flats, at_once)
+    ]
 
 
 def find_illumination(config, name, mean):
@@ -62,9 +83,7 @@ def find_illumination(config, name, mean):
         fit = _fitting(name, profile.fit, flat, sigma, usable)
         numbers = {"model": profile.method, "amount": profile.amount} | _of_quality(fit.quality)
         words = f"{profile.words} of the flat"
-        return Illumination(
-            name, fit.value, fit.sigma, fit.quality.level, words, numbers, fit, fit.quality.notes
-        )
+        return Illumination(name, fit.value, fit.sigma, fit.quality.level, words, numbers, fit.quality.notes)
     model = profile.model(flat.shape)
     value, error = model.evaluate()
     ratio = np.where(usable, flat / value, np.nan)
@@ -96,7 +115,7 @@ def _radial(name, flat, sigma, usable):
     numbers["covariance"] = fit.model.cov.tolist()
     numbers |= _of_quality(fit.quality)
     return Illumination(
-        name, value, error, fit.quality.level, "radial model, fitted", numbers, fit, fit.quality.notes
+        name, value, error, fit.quality.level, "radial model, fitted", numbers, fit.quality.notes
     )
 
 
@@ -125,13 +144,11 @@ def _satellite(name, flat, sigma, usable, profile):
     if vignetting is None:
         lamps["of"] = "lamp pattern and vignetting together"
         words = "polynomial of lamp pattern and vignetting together"
-        return Illumination(name, fit.value, fit.sigma, level, words, lamps, fit, notes)
+        return Illumination(name, fit.value, fit.sigma, level, words, lamps, notes)
     words = f"{profile.words}, times polynomial of the lamp pattern"
     numbers = _of_profile(model) | {"lamps": lamps}
     notes = (*notes, *profile.notes)
-    return Illumination(
-        name, fit.value * vignetting, fit.sigma * vignetting, level, words, numbers, fit, notes
-    )
+    return Illumination(name, fit.value * vignetting, fit.sigma * vignetting, level, words, numbers, notes)
 
 
 def write_illumination(config, record, found, cards, path):

@@ -41,7 +41,7 @@ def judge(masters):
     """
     ny, nx = masters.shape
     rows = spread_rows(ny, max(1, PIXELS // nx))
-    block = masters.block(rows)
+    block = masters.of_rows(rows)
     whole = models.design_of(masters)
     judged = Judged()
     for what, axis, tolerance in (

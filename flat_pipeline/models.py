@@ -8,18 +8,19 @@ from flat_pipeline.products import IGNORED, MODEL, filter_names
 from utils.domain.frame_groups import dates_of_masters
 from utils.errors import InputError
 from utils.fits_io.mapped import drop_pages, native
+from utils.fits_io.plane_writer import computed_planes
 from utils.fits_io.product_reader import view_planes
-from utils.fits_io.products import DQ, header_from_inputs, write_product
-from utils.fits_io.workers import in_workers, shared_empty
+from utils.fits_io.products import DQ, header_from_inputs, write_products
 from utils.kernels import flat_model, noise
 
 EQUATION = "flat(T, t) = A + B (T - T_REF) + C (t - E_REF)"
 TERMS = ("A", "B", "C")
 UNITS = {"A": "", "B": "1/K", "C": "1/s"}
-PLANES = flat_model.COVARIANCE_PLANES
+MIXED = ("AB", "AC", "BC")
+KINDS = (*(f"FLAT_{term}" for term in TERMS), "FLAT_COVARIANCE")
 EXPOSURE_TOLERANCE = 0.01
-BLOCK = 1 << 18
-"""Pixels fitted at a time, over all masters."""
+BLOCK = 1 << 15
+"""Pixels fitted at a time."""
 POOR_FIT = 5.0
 """A pixel whose chi-square lies so many sigma above its expectation is not described by the model."""
 
@@ -59,29 +60,43 @@ class Masters:
         """Half width of a temperature group [degC]."""
         return max(float(head.get("TTOL", 0.5)) for head in self.headers)
 
-    def block(self, rows):
-        """Values, sigma and quality of some rows (slice or indices), each (n, r, nx); NaN = no usable value."""
-        kinds = (self.values, np.float32), (self.sigmas, np.float32), (self.dqs, np.int16)
-        values, sigmas, dqs = (
-            np.stack([plane[rows] for plane in planes], dtype=kind, casting="same_kind")
-            for planes, kind in kinds
+    def block(self, part):
+        """Values, sigma and quality of some flat pixels (slice), each (n, m); NaN = no usable value."""
+        return _usable(
+            *(_side_by_side(one, part) for one in (self.values, self.sigmas, self.dqs)),
         )
-        for plane in (*self.values, *self.sigmas, *self.dqs):
-            drop_pages(plane[rows] if isinstance(rows, slice) else plane)
-        lost = (dqs & _LOST) != 0
-        if lost.any():
-            values[lost] = np.nan
-        return values, sigmas, dqs
+
+    def of_rows(self, rows):
+        """Return the same of some rows (indices) of the image."""
+        found = [
+            np.stack([plane[rows].reshape(-1) for plane in planes], dtype=kind, casting="same_kind")
+            for planes, kind in ((self.values, np.float32), (self.sigmas, np.float32), (self.dqs, np.int16))
+        ]
+        self.drop()
+        return _usable(*found)
+
+    def drop(self, part=slice(None)):
+        """Give back the memory of the pages of some flat pixels."""
+        drop_pages(*(plane.reshape(-1)[part] for plane in (*self.values, *self.sigmas, *self.dqs)))
 
     def one(self, index):
         """Value, sigma and quality of one master in memory."""
         return native(self.values[index]), native(self.sigmas[index]), native(self.dqs[index])
 
-    def row_blocks(self):
-        """Slices of rows that are worked on at a time."""
-        ny, nx = self.shape
-        rows = max(1, BLOCK // (nx * len(self.values)))
-        return [slice(top, min(top + rows, ny)) for top in range(0, ny, rows)]
+
+def _side_by_side(planes, part):
+    """Some flat pixels of mapped planes in memory, (n, m), in native byte order."""
+    found = np.empty((len(planes), part.stop - part.start), planes[0].dtype.newbyteorder("="))
+    for own, plane in zip(found, planes, strict=True):
+        own[:] = plane.reshape(-1)[part]
+    return found
+
+
+def _usable(values, sigmas, dqs):
+    lost = dqs & np.int16(_LOST)
+    if lost.any():
+        values[lost != 0] = np.nan
+    return values, sigmas, dqs
 
 
 # A dead pixel has a response too; only what has no value stays out of the fit.
@@ -135,30 +150,51 @@ def design_of(masters, t_ref=None, exp_ref=None):
     )
 
 
-def fit_masters(masters, design, jobs=1):
-    """Fit all pixels: coeff (3, ny, nx), cov (6, ny, nx), reduced chi2 (ny, nx) float32, dq int16."""
-    shape = masters.shape
-    coeff, cov = shared_empty((3, *shape), np.float32), shared_empty((6, *shape), np.float32)
-    chi2, dq = shared_empty(shape, np.float32), shared_empty(shape, np.int16)
-    terms = sum(design.fitted)
+def fit_block(masters, design, part):
+    """Fit some flat pixels (slice, m of them): coeff (3, m), cov (6, m), reduced chi2 (m,) float64, dq (m,) int16."""
+    values, sigmas, quality = masters.block(part)
+    fit = flat_model.fit_flat_model(values, sigmas, design)
+    free = np.arange(len(values) + 1) - sum(design.fitted)
+    limit = np.where(free > 0, free * noise.chi2_limit(np.maximum(free, 1), POOR_FIT), np.inf)
+    # Of most blocks all pixels have all masters.
+    used = fit.n_used if fit.n_used.min() < len(values) else fit.n_used[:1]
+    with np.errstate(invalid="ignore"):
+        poor = fit.chi2 > limit[used]
+        poor |= fit.fixed
+        chi2 = np.divide(fit.chi2, np.where(free > 0, free, np.nan)[used], out=fit.chi2)
+    dq = np.bitwise_or.reduce(quality, axis=0)
+    dq &= np.int16(_KEPT)
+    np.bitwise_or(dq, DQ.UNRELIABLE_FIT, out=dq, where=poor)
+    np.bitwise_or(dq, DQ.NO_DATA, out=dq, where=used == 0)
+    return fit.coeff, fit.cov, chi2, dq
 
-    def work(rows):
-        values, sigmas, quality = masters.block(rows)
-        fit = flat_model.fit_flat_model(values, sigmas, design)
-        part = (rows.stop - rows.start, shape[1])
-        coeff[:, rows] = fit.coeff.reshape(3, *part)
-        cov[:, rows] = fit.cov.reshape(6, *part)
-        free = (fit.n_used - terms).astype(np.float64)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            chi2[rows] = np.where(free > 0, fit.chi2 / free, np.nan).reshape(part)
-            poor = (free > 0) & (fit.chi2 > free * noise.chi2_limit(np.maximum(free, 1.0), POOR_FIT))
-        flagged = np.zeros(free.shape, np.int16)
-        flagged[fit.fixed | poor] |= DQ.UNRELIABLE_FIT
-        flagged[fit.n_used == 0] |= DQ.NO_DATA
-        dq[rows] = flagged.reshape(part) | (np.bitwise_or.reduce(quality, axis=0) & np.int16(_KEPT))
 
-    in_workers(lambda: work, masters.row_blocks(), jobs)
-    return coeff, cov, chi2, dq
+def fitted_planes(masters, design):
+    """Planes of the model, fitted while they are written.
+
+    Of each term its value, "<term> sigma" and "<term> dq"; the covariances "AB", "AC" and "BC"; "chi2"; "dq".
+    Returns a dict name -> `ComputedPlane`.
+    """
+    names = (*TERMS, *(f"{term} sigma" for term in TERMS), *MIXED, "chi2", "dq")
+    kinds = {name: np.int16 if name == "dq" else np.float32 for name in names}
+    kinds |= {f"{term} dq": np.int16 for term in TERMS}
+
+    def piece(part):
+        found = {name: np.empty(part.stop - part.start, kinds[name]) for name in names}
+        for first in range(part.start, part.stop, BLOCK):
+            one = slice(first, min(first + BLOCK, part.stop))
+            coeff, cov, chi2, dq = fit_block(masters, design, one)
+            np.maximum(cov[:3], 0.0, out=cov[:3])
+            np.sqrt(cov[:3], out=cov[:3])
+            own = slice(first - part.start, one.stop - part.start)
+            for name, plane in zip(names, (*coeff, *cov, chi2, dq), strict=True):
+                found[name][own] = plane
+        masters.drop(part)
+        for term, fitted in zip(TERMS, design.fitted, strict=True):
+            found[f"{term} dq"] = found["dq"] if fitted else found["dq"] | np.int16(DQ.UNRELIABLE_FIT)
+        return found
+
+    return computed_planes(masters.shape, kinds, piece)
 
 
 _KEPT = int(DQ.DEAD | DQ.LOW_QE | DQ.HOT | DQ.NOISY | DQ.DO_NOT_USE)
@@ -205,9 +241,24 @@ def model_cards(masters, design):
     }
 
 
-def write_model(config, record, masters, design, coeff, cov, chi2, dq, paths):
-    """Write the maps of one filter."""
-    cards = model_cards(masters, design)
+def write_models(config, record, fitted):
+    """Fit the masters of every filter and write the maps; fitted : list of (`Masters`, `FlatDesign`)."""
+    paths = model_paths(config, [masters.filter for masters, _ in fitted])
+    planned, kinds = [], []
+    for masters, design in fitted:
+        planned += _planned(config, record, masters, design, paths[masters.filter])
+        kinds += [(kind, masters.filter) for kind in KINDS]
+
+    def done(number):
+        kind, name = kinds[number]
+        record.add_product(planned[number][0], kind, filter=name)
+
+    write_products(planned, config.shared.jobs, done, together=len(KINDS))
+
+
+def _planned(config, record, masters, design, paths):
+    """The files of one filter as `write_products` takes them."""
+    cards, planes = model_cards(masters, design), fitted_planes(masters, design)
     inputs = [
         {
             "file": path.relative_to(config.output_dir).as_posix(),
@@ -217,59 +268,55 @@ def write_model(config, record, masters, design, coeff, cov, chi2, dq, paths):
         }
         for path, head in zip(masters.paths, masters.headers, strict=True)
     ]
-    for number, term in enumerate(TERMS):
-        own = dq if design.fitted[number] else dq | np.int16(DQ.UNRELIABLE_FIT)
-        path = record.claim(paths[term])
-        write_product(
-            path,
-            coeff[number],
-            prodtype=f"FLAT_{term}",
-            unit=UNITS[term],
-            cards=cards,
-            uncert=np.sqrt(np.maximum(cov[number], 0.0)),
-            dq=own,
-            inputs=inputs,
-            jobs=config.shared.jobs,
-        )
-        record.add_product(path, f"FLAT_{term}", filter=masters.filter)
-    path = record.claim(paths["cov"])
-    write_product(
-        path,
-        cov[3],
-        prodtype="FLAT_COVARIANCE",
-        unit="1/K",
-        cards=cards,
-        dq=dq,
-        extra=[("COV_AC", cov[4], "1/s"), ("COV_BC", cov[5], "1/(K s)"), ("CHI2_RED", chi2, "")],
-        jobs=config.shared.jobs,
-    )
-    record.add_product(path, "FLAT_COVARIANCE", filter=masters.filter)
+    planned = []
+    for term in TERMS:
+        described = {"prodtype": f"FLAT_{term}", "unit": UNITS[term], "cards": cards, "inputs": inputs}
+        described |= {"uncert": planes[f"{term} sigma"], "dq": planes[f"{term} dq"]}
+        planned.append((record.claim(paths[term]), planes[term], described))
+    extra = [
+        ("COV_AC", planes["AC"], "1/s"),
+        ("COV_BC", planes["BC"], "1/(K s)"),
+        ("CHI2_RED", planes["chi2"], ""),
+    ]
+    described = {
+        "prodtype": "FLAT_COVARIANCE",
+        "unit": "1/K",
+        "cards": cards,
+        "dq": planes["dq"],
+        "extra": extra,
+    }
+    return [*planned, (record.claim(paths["cov"]), planes["AB"], described)]
 
 
 @dataclass(eq=False)
 class FlatModel:
-    """Model of one filter, mapped from its files: terms A, B, C, their sigmas, mixed (cov AB, AC, BC), each (ny, nx)."""
+    """Model of one filter, mapped from its files: maps (ny, nx).
+
+    terms : A, B, C.  sigmas : of these.  mixed : covariances AB, AC, BC.  chi2 : reduced.  dq : quality.
+    """
 
     terms: list
     sigmas: list
     mixed: list
+    chi2: np.ndarray
+    dq: np.ndarray
     header: dict
     paths: list
 
     @classmethod
-    def load(cls, refs, filter_name, shape, like):
-        """Open the model of a filter from the products of run.json; shape and ``like`` : of the masters, for the check.
+    def load(cls, refs, masters):
+        """Open the model of the filter of some masters from the products of run.json.
 
         Raises InputError where a map is missing, of another kind or shape.
         """
+        filter_name, shape, like = masters.filter, masters.shape, masters.paths[0]
         own = {ref.prodtype: ref.path for ref in refs if ref.facts.get("filter") == filter_name}
-        wanted = [f"FLAT_{term}" for term in TERMS] + ["FLAT_COVARIANCE"]
         opened = []
-        for kind in wanted:
+        for kind in KINDS:
             if kind not in own:
                 raise InputError(f"{like}: no {kind} for filter {filter_name}; make it with --mode fit_model")
             head, planes = view_planes(own[kind])
-            needed = ("COV_AC", "COV_BC") if kind == "FLAT_COVARIANCE" else ("UNCERT",)
+            needed = ("COV_AC", "COV_BC", "CHI2_RED", "DQ") if kind == "FLAT_COVARIANCE" else ("UNCERT",)
             if head.get("PRODTYPE") != kind or any(name not in planes for name in needed):
                 raise InputError(
                     f"{own[kind]}: got {head.get('PRODTYPE')}, expected {kind} with {', '.join(needed)}"
@@ -284,36 +331,34 @@ class FlatModel:
             [one["PRIMARY"] for one in maps[:3]],
             [one["UNCERT"] for one in maps[:3]],
             [maps[3][name] for name in ("PRIMARY", "COV_AC", "COV_BC")],
+            maps[3]["CHI2_RED"],
+            maps[3]["DQ"],
             opened[0][0],
-            [own[kind] for kind in wanted],
+            [own[kind] for kind in KINDS],
         )
 
-    def of_rows(self, rows):
-        """Return a function (temperature [degC], exposure [s]) -> value and 1 sigma of some rows, (r, nx) float32."""
-        a, b, c = (plane[rows].astype(np.float32) for plane in self.terms)
+    @property
+    def shape(self):
+        """(ny, nx) of the maps."""
+        return self.terms[0].shape
+
+    def side_by_side(self, part, temperature, exposure):
+        """Value (n, m) float32 and variance (n, m) of some flat pixels at n temperatures [degC] and exposures [s]."""
+        coeff = _side_by_side(self.terms, part)
         # In float64: the terms of the variance cancel.
-        va, vb, vc = (np.square(plane[rows], dtype=np.float64) for plane in self.sigmas)
-        ab, ac, bc = (2.0 * plane[rows].astype(np.float64) for plane in self.mixed)
-        drop_pages(*(plane[rows] for plane in (*self.terms, *self.sigmas, *self.mixed)))
+        cov = np.empty((6, coeff.shape[1]))
+        for own, plane in zip(cov, (*self.sigmas, *self.mixed), strict=True):
+            own[:] = plane.reshape(-1)[part]
+        cov[:3] *= cov[:3]
+        t, e = temperature - self.header["T_REF"], exposure - self.header["E_REF"]
+        one = np.ones_like(t)
+        value = np.stack([one, t, e], axis=1).astype(np.float32) @ coeff
+        variance = np.stack([one, t * t, e * e, 2.0 * t, 2.0 * e, 2.0 * t * e], axis=1) @ cov
+        return value, np.maximum(variance, 0.0, out=variance)
 
-        def at(temperature, exposure):
-            dt = np.float32(temperature - self.header["T_REF"])
-            de = np.float32(exposure - self.header["E_REF"])
-            t, e = float(dt), float(de)
-            variance = va + t * (t * vb + ab + e * bc) + e * (e * vc + ac)
-            return a + dt * b + de * c, np.sqrt(np.maximum(variance, 0.0)).astype(np.float32)
-
-        return at
-
-    def evaluate(self, temperature, exposure):
-        """Flat at a temperature [degC] and exposure [s]: value and 1 sigma, (ny, nx) float32."""
-        ny, nx = self.terms[0].shape
-        value, sigma = np.empty((ny, nx), np.float32), np.empty((ny, nx), np.float32)
-        step = max(1, (1 << 17) // nx)
-        for top in range(0, ny, step):
-            rows = slice(top, min(top + step, ny))
-            value[rows], sigma[rows] = self.of_rows(rows)(temperature, exposure)
-        return value, sigma
+    def drop(self, part):
+        """Give back the memory of the pages of some flat pixels."""
+        drop_pages(*(plane.reshape(-1)[part] for plane in (*self.terms, *self.sigmas, *self.mixed)))
 
     def extrapolates(self, temperature, exposure):
         """Return True outside the fitted range of temperature or exposure."""

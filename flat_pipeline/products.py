@@ -10,7 +10,7 @@ from utils.domain.dark_source import level_of
 from utils.fits_io.keywords import NO_FILTER
 from utils.fits_io.naming import label, unique_names
 from utils.fits_io.plane_writer import computed_planes
-from utils.fits_io.products import DQ, write_product
+from utils.fits_io.products import DQ, write_product, write_products
 from utils.kernels import noise
 
 MASTERS, VIGNETTING, MODEL, EVALUATION = "master_flat", "vignetting", "flat_model_fits", "evaluation"
@@ -105,20 +105,42 @@ def _finite(value):
     return float(value) if value is not None and math.isfinite(value) else None
 
 
-def write_master(record, config, combined, index, *, illumination, defects, cards):
-    """Write one master flat; returns its path.
+def write_masters(record, config, combined, illuminations, defects, cards, done=None):
+    """Write the master flats of all groups.
 
-    illumination : `IlluminationProduct` that is divided out, or None.  defects : quality bits (ny, nx) of the filter.
-    cards : of the set.
+    illuminations : filter -> `Illumination` that is divided out, if any.  defects, cards : filter -> quality bits (ny, nx),
+    cards of the set.  done : called after each.
     """
+    planned = []
+    for index, flat in enumerate(combined.flats):
+        name = flat.filter
+        own = illuminations.get(name), defects[name], cards[name]
+        planned.append(_planned_master(record, config, combined, index, *own))
+
+    def written(index):
+        flat = combined.flats[index]
+        record.add_product(
+            planned[index][0],
+            "MASTER_FLAT",
+            temperature=flat.temperature,
+            exposure=flat.exposure,
+            filter=flat.filter,
+            corrected=flat.filter in illuminations,
+        )
+        if done is not None:
+            done()
+
+    write_products(planned, config.shared.jobs, written)
+
+
+def _planned_master(record, config, combined, index, illumination, defects, cards):
+    """One master as `write_products` takes it."""
     flat = combined.flats[index]
     planes = _planes(combined, index, illumination, defects)
     frames = flat.frames
     path = record.claim(config.output_dir / MASTERS / f"{flat.name}.fits")
     levels = flat.levels
-    write_product(
-        path,
-        planes["value"],
+    described = dict(
         prodtype="MASTER_FLAT",
         unit="",
         cards={
@@ -143,17 +165,8 @@ def write_master(record, config, combined, index, *, illumination, defects, card
         uncert=planes["sigma"],
         dq=planes["dq"],
         inputs=frames.inputs(masters.input_datasums(frames, config.shared.jobs)),
-        jobs=config.shared.jobs,
     )
-    record.add_product(
-        path,
-        "MASTER_FLAT",
-        temperature=flat.temperature,
-        exposure=flat.exposure,
-        filter=flat.filter,
-        corrected=illumination is not None,
-    )
-    return path
+    return path, planes["value"], described
 
 
 def sky_names(name, count):

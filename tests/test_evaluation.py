@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from utils.kernels.evaluation import Comparison, percentage_error
+from utils.kernels.evaluation import Comparison, comparisons, percentage_error, sums_side_by_side
 
 
 def test_metrics_are_those_of_numpy():
@@ -44,6 +44,31 @@ def test_blocks_of_any_shape_add_up():
         many.merge(part)
     for name, value in one.metrics().items():
         assert many.metrics()[name] == pytest.approx(value, rel=1e-10), name
+
+
+def test_maps_side_by_side_are_compared_as_one_after_the_other():
+    rng = np.random.default_rng(3)
+    shape = (4, 3000)
+    real = rng.normal(9, 4, shape).astype(np.float32)
+    variance = rng.uniform(0.5, 4, shape).astype(np.float32)
+    residual = (rng.normal(0.2, 1.5, shape) * np.sqrt(variance)).astype(np.float32)
+    use = rng.random(shape) < 0.9
+    residual[0, :9], variance[1, :9], variance[2, :9] = np.nan, 0.0, np.nan
+    real[3, :9] = 0.0
+    expected = [Comparison() for _ in range(4)]
+    for one, x, r, v, own in zip(expected, real, residual, variance, use, strict=True):
+        one.add(x[own], r[own], np.sqrt(v[own], dtype=np.float64))
+    sums = 0.0
+    for start in range(0, 3000, 1100):
+        part = slice(start, start + 1100)
+        block = (np.ascontiguousarray(one[:, part]) for one in (real, residual, variance, use))
+        sums = sums + sums_side_by_side(*block)
+    for one, got in zip(expected, comparisons(sums), strict=True):
+        assert one.pixels > 2600
+        assert one.excluded > 100
+        for name, value in one.metrics().items():
+            # Single precision of 3000 terms.
+            assert got.metrics()[name] == pytest.approx(value, rel=1e-5), name
 
 
 def test_unusable_pixels_are_left_out():

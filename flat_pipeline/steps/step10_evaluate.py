@@ -24,6 +24,8 @@ COLUMNS = (
     "left_out_is",
 )
 MAPS = ("diff", "mae", "mape")
+SHARE, BLOCK = 1 << 16, 1 << 16
+"""Pixels that a worker takes at a time, and those that are compared at a time, of all masters together."""
 
 
 def run(config, context):
@@ -39,12 +41,13 @@ def run(config, context):
         filters = models.open_masters(record)
         refs = record.products("FLAT_A", made_by="--mode full or fit_model")
         refs = [ref for ref in record.products() if ref.prodtype.startswith("FLAT_")]
+        pairs = [(masters, models.FlatModel.load(refs, masters)) for masters in filters]
+        compared = _compare(pairs, config.shared.jobs)
         rows, outer, tasks = [], [], []
-        for masters in filters:
-            model = models.FlatModel.load(refs, masters.filter, masters.shape, masters.paths[0])
-            outer.append(left_out.judge(masters))
-            rows += _evaluate(masters, model, outer[-1], config.shared.jobs)
+        for (masters, model), (inside, judged) in zip(pairs, compared, strict=True):
+            outer.append(judged)
             count = len(masters.paths)
+            rows += [_row(masters, index, inside[index], judged) for index in range(count)]
             pictured = config.shared.pictured(count, masters.shape, (0, count - 1))
             for index in range(count):
                 if config.save_eval_fits:
@@ -62,32 +65,56 @@ def run(config, context):
         step.summary = f"{counted(len(rows), 'master')}, mean MAE {_mean(rows, 'mae'):.3g}"
 
 
-def _evaluate(masters, model, judged, jobs):
-    """Rows of the masters of one filter."""
-    n = len(masters.paths)
-    inside = [evaluation.Comparison() for _ in range(n)]
+def _compare(pairs, jobs):
+    """Compare masters and models, of all filters, in workers.
 
-    def work(rows):
-        values, sigmas, dqs = masters.block(rows)
-        synthetic_at, found = model.of_rows(rows), []
-        for index in range(n):
-            synthetic, error = synthetic_at(masters.temperature[index], masters.exposure[index])
-            # The residual of a datum of the fit scatters less than the datum, by the variance of the fit.
-            variance = np.square(sigmas[index])
-            least = np.float32(1e-4) * variance
-            variance -= np.square(error)
-            known = models.speaking(dqs[index]) & (variance > least)
-            residual = values[index] - synthetic
-            own = evaluation.Comparison()
-            own.add(values[index][known], residual[known], np.sqrt(variance[known]))
-            found.append(own)
-        return found
+    pairs : list of (`Masters`, `FlatModel`).  Returns for each a list of the `Comparison` of every master, in-sample, and
+    what fits without some of them tell (`left_out.Judged`).
+    """
+    # The longest first.
+    parts = [(number, None) for number in range(len(pairs))]
+    for number, (masters, _) in enumerate(pairs):
+        size = math.prod(masters.shape)
+        parts += [(number, slice(first, min(first + SHARE, size))) for first in range(0, size, SHARE)]
 
-    # Added in the order of the rows: sums do not depend on the number of workers.
-    for found in in_workers(lambda: work, masters.row_blocks(), jobs):
-        for index, own in enumerate(found):
-            inside[index].merge(own)
-    return [_row(masters, index, inside[index], judged) for index in range(n)]
+    def work(part):
+        masters, model = pairs[part[0]]
+        return left_out.judge(masters) if part[1] is None else _inside(masters, model, part[1])
+
+    found = in_workers(lambda: work, parts, jobs)
+    sums = [0.0] * len(pairs)
+    # Added in the order of the pixels: sums do not depend on the number of workers.
+    for (number, _), own in zip(parts[len(pairs) :], found[len(pairs) :], strict=True):
+        sums[number] = sums[number] + own
+    return [
+        (evaluation.comparisons(own), judged) for own, judged in zip(sums, found[: len(pairs)], strict=True)
+    ]
+
+
+def _inside(masters, model, part):
+    """Sums over some flat pixels of every master compared with the model that they made (`evaluation.comparisons`)."""
+    sums = 0.0
+    for one in _blocks(part, len(masters.paths)):
+        values, sigmas, dqs = masters.block(one)
+        synthetic, of_fit = model.side_by_side(one, masters.temperature, masters.exposure)
+        # The residual of a datum of the fit scatters less than the datum, by the variance of the fit.
+        sigmas *= sigmas
+        variance = sigmas - of_fit.astype(np.float32)
+        sigmas *= np.float32(1e-4)
+        known = models.speaking(dqs)
+        known &= variance > sigmas
+        np.subtract(values, synthetic, out=synthetic)
+        sums = sums + evaluation.sums_side_by_side(values, synthetic, variance, known)
+    masters.drop(part)
+    model.drop(part)
+    return sums
+
+
+def _blocks(part, count):
+    """Slices of some flat pixels, of which maps of ``count`` masters stay in a processor's cache."""
+    size = min(max(BLOCK // count, 1 << 10), 1 << 14)
+    for first in range(part.start, part.stop, size):
+        yield slice(first, min(first + size, part.stop))
 
 
 def _row(masters, index, inside, judged):
@@ -113,30 +140,25 @@ def _row(masters, index, inside, judged):
 
 def _planes(masters, model, index):
     """Maps of one master against the model, computed piece after piece."""
-    head = masters.headers[index]
     kinds = dict.fromkeys((*MAPS, "synthetic", "error"), np.float32)
-    nx = masters.shape[1]
+    values, sigmas = (planes[index].reshape(-1) for planes in (masters.values, masters.sigmas))
+    at = masters.temperature[[index]], masters.exposure[[index]]
 
     def piece(part):
-        # Whole rows around the pixels: that is how model and masters are read.
-        top = part.start // nx
-        rows = slice(top, -(-part.stop // nx))
-        own = slice(part.start - top * nx, part.stop - top * nx)
-        real, sigma = (
-            plane[rows].astype(np.float32) for plane in (masters.values[index], masters.sigmas[index])
-        )
-        synthetic, error = model.of_rows(rows)(head["TEMP"], head["EXPTIME"])
-        difference = real - synthetic
-        percent = evaluation.percentage_error(real, difference, np.hypot(sigma, error))
-        maps = {
-            "diff": difference,
-            "mae": np.abs(difference),
-            "mape": percent,
-            "synthetic": synthetic,
-            "error": error,
-        }
-        drop_pages(masters.values[index][rows], masters.sigmas[index][rows])
-        return {name: one.reshape(-1)[own] for name, one in maps.items()}
+        maps = {name: np.empty(part.stop - part.start, kind) for name, kind in kinds.items()}
+        for one in _blocks(part, 1):
+            real, sigma = values[one].astype(np.float32), sigmas[one].astype(np.float32)
+            synthetic, variance = (plane[0] for plane in model.side_by_side(one, *at))
+            difference, error = real - synthetic, np.sqrt(variance).astype(np.float32)
+            percent = evaluation.percentage_error(real, difference, np.hypot(sigma, error))
+            own = slice(one.start - part.start, one.stop - part.start)
+            for name, plane in zip(
+                kinds, (difference, np.abs(difference), percent, synthetic, error), strict=True
+            ):
+                maps[name][own] = plane
+        drop_pages(values[part], sigmas[part])
+        model.drop(part)
+        return maps
 
     return computed_planes(masters.shape, kinds, piece)
 

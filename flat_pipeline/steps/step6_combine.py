@@ -9,15 +9,15 @@ from flat_pipeline.cleaning import FrameReader, masked_stack
 from flat_pipeline.combining import CombinedFlats, raw_stack
 from flat_pipeline.pictures import draw_levels
 from flat_pipeline.products import dark_cards
+from flat_pipeline.room import PROGRAM_BYTES
 from utils.application.log import progress
 from utils.errors import InputError
 from utils.fits_io.frame_stack import FrameStack
 from utils.fits_io.naming import counted
 from utils.fits_io.spool import ArraySpool
 
-PROGRAM_BYTES = 200 << 20
 PIXEL_BYTES = {"lab": 90, "sky": 140, "satellite": 90}
-"""Memory of the program and its packages, and of the planes that are worked on, for each pixel."""
+"""Memory of the planes that are worked on, for each pixel."""
 
 
 def run(config, context):

@@ -5,6 +5,7 @@ import numpy as np
 from flat_pipeline import illumination, mean_flats
 from flat_pipeline.frame_files import listed, load_groups, write_frame
 from flat_pipeline.products import VIGNETTING, of_filter
+from flat_pipeline.room import tasks_at_once
 from utils.application.log import progress
 from utils.fits_io.atomic import write_json
 from utils.fits_io.header_scan import scan_header
@@ -12,6 +13,8 @@ from utils.fits_io.naming import counted
 from utils.fits_io.product_reader import read_product
 from utils.kernels import noise
 
+PIXEL_BYTES = 40
+"""Memory for each pixel of a filter at work."""
 POOR_FIT = 2.0
 """A reduced chi-square of the bins above this, and beyond 5 sigma of its scatter, is said."""
 
@@ -19,24 +22,23 @@ POOR_FIT = 2.0
 def run(config, context):
     """Find the illumination.
 
-    Reads: the combined flats of step 6; in mode vignetting_only without normalised frames mean_flat/ of run.json.
+    Reads: mean_flat/ of run.json.
     Writes: vignetting/vignetting_{FILTER}.fits, vignetting_model.json; in mode vignetting_only
     flat_vignetting_corrected/<n>_vigncorr.fits for the normalised frames.  Sets ``context.illumination``.
     """
     record = context.record
     # Before the step begins: what it made in an earlier run is no product of this one.
-    if context.combined is not None:
-        flats = mean_flats.of_combined(context)
-    else:
-        flats = mean_flats.load(record, "--mode normalize_only or full")
+    flats = mean_flats.paths(record)
     with record.step("vignetting") as step:
         names = list(flats)
         summary = {}
-        for name, make in flats.items():
-            mean = make()
-            found = illumination.find_illumination(config, name, mean)
-            path = illumination.illumination_path(config, name, names)
-            illumination.write_illumination(config, record, found, mean.cards, path)
+        at_once = tasks_at_once(
+            config.shared, scan_header(flats[names[0]]).shape, PIXEL_BYTES, context.waiting()
+        )
+        for found, cards in illumination.find_all(config, flats, at_once):
+            name, path = found.filter, illumination.illumination_path(config, found.filter, names)
+            cards = cards if context.combined is None else mean_flats.cards_of(context, name)
+            illumination.write_illumination(config, record, found, cards, path)
             context.illumination[name] = found
             summary[name] = {"file": path.name, "model": found.model, "level": found.level} | found.numbers
             _say(record, name, found)

@@ -1,18 +1,21 @@
 """Masters with error and quality of every pixel: the pixel response, or the whole flat where no illumination is known."""
 
-import numpy as np
-
-from flat_pipeline import defects, illumination
+from flat_pipeline import defects, illumination, mean_flats
 from flat_pipeline.frame_files import listed
-from flat_pipeline.products import of_filter, setting_cards, write_master, write_sky_median
+from flat_pipeline.products import of_filter, setting_cards, write_masters, write_sky_median
+from flat_pipeline.room import tasks_at_once
 from utils.application.log import progress
 from utils.fits_io.naming import counted
+
+PIXEL_BYTES = 40
+"""Memory for each pixel of a filter that is judged."""
 
 
 def run(config, context):
     """Judge pixels and write the masters.
 
-    Reads: the combined flats of step 6, the illumination of step 7 (in mode make_master: vignetting/ of run.json).
+    Reads: the combined flats and mean_flat/ of step 6, the illumination of step 7 (in mode make_master: vignetting/ of
+    run.json).
     Writes: master_flat/master_flat_{FILTER}_T{T}_E{t}.fits; of sky flats sky_median/ too.
     """
     record, combined = context.record, context.combined
@@ -20,24 +23,20 @@ def run(config, context):
         found = context.illumination
         if record.mode == "make_master":
             found = illumination.load_illuminations(listed(record, "VIGNETTING"))
-        judged = {}
-        for name in dict.fromkeys(flat.filter for flat in combined.flats):
-            judged[name] = _judge(config, record, combined, name, found.get(name))
+        flats = mean_flats.paths(record)
+        at_once = tasks_at_once(config.shared, combined.noisy.shape, PIXEL_BYTES, context.waiting())
+        judged = defects.judge_all(config, flats, found, at_once)
+        for name, one in judged.items():
+            _say(record, name, one)
         cards = setting_cards(config, context.setting)
         cards = {name: {**cards, **one.cards()} for name, one in judged.items()}
-        for index in progress(range(len(combined.flats)), len(combined.flats), "masters"):
-            name = combined.flats[index].filter
-            write_master(
-                record,
-                config,
-                combined,
-                index,
-                illumination=found.get(name),
-                defects=judged[name].dq,
-                cards=cards[name],
-            )
-            if combined.sky:
-                write_sky_median(record, config, combined, index, cards[name])
+        count = len(combined.flats)
+        ticks = iter(progress(range(count), count, "masters"))
+        quality = {name: one.dq for name, one in judged.items()}
+        write_masters(record, config, combined, found, quality, cards, lambda: next(ticks, None))
+        if combined.sky:
+            for index, flat in enumerate(combined.flats):
+                write_sky_median(record, config, combined, index, cards[flat.filter])
         combined.spool.close()
         context.combined = None
         words = "pixel response" if found else "response and illumination"
@@ -51,16 +50,8 @@ def run(config, context):
         step.summary = f"{counted(len(combined.flats), 'master')} ({words})"
 
 
-def _judge(config, record, combined, name, found):
-    flat, sigma = combined.of_filter(name)
-    if found is not None:
-        factor = found.factor()
-        with np.errstate(divide="ignore", invalid="ignore"):
-            flat = flat / factor
-            sigma = sigma / factor
-    judged = defects.judge_pixels(flat, sigma, combined.noisy, config)
+def _say(record, name, judged):
     section, of = "Master flats", of_filter(name)
     record.value(f"PRNU{of}", 100 * judged.prnu.value, "percent", 100 * judged.prnu.error, section=section)
-    for word, number in judged.counts().items():
+    for word, number in judged.counts.items():
         record.value(f"{word} pixels{of}", number, "pixels", section=section)
-    return judged

@@ -58,7 +58,8 @@ class ImagesFile:
 
     def __init__(self, path, images, pixels):
         self.pixels = pixels
-        self.bytes = pixels * sum(kind.itemsize for _, kind in images)
+        self.kinds = tuple(kind for _, kind in images)
+        self.bytes = pixels * sum(kind.itemsize for kind in self.kinds)
         self._images, self._places, self._end = images, [], 0
         for cards, kind in images:
             start = self._end + len(finish_header(cards, 0))
@@ -68,7 +69,7 @@ class ImagesFile:
         self._descriptor = None
 
     def __enter__(self):
-        temporary = self._atomic.__enter__()
+        temporary = self._temporary = self._atomic.__enter__()
         try:
             flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_CLOEXEC", 0)
             self._descriptor = os.open(temporary, flags, 0o666)
@@ -83,7 +84,7 @@ class ImagesFile:
 
     def room(self, most):
         """Return buffers of ``most`` pixels for `store`, one for each process."""
-        return [np.empty(min(most, self.pixels), kind) for _, kind in self._images]
+        return [np.empty(min(most, self.pixels), kind) for kind in self.kinds]
 
     def store(self, part, values, room):
         """Store the values of every image for a slice of flat pixels; returns their data sums."""
@@ -96,44 +97,67 @@ class ImagesFile:
             stored = stored[: own.size]
             np.copyto(stored, own)
             sums.append(stored_sum(own))
-            _write(self._descriptor, stored, start + part.start * kind.itemsize)
+            self._write(stored, start + part.start * kind.itemsize)
         return sums
 
     def finish(self, sums, tail=()):
         """Write the headers, with the data sums of all pieces, and the buffers that follow the images."""
         for number, ((cards, _), (header, _)) in enumerate(zip(self._images, self._places, strict=True)):
-            _write(self._descriptor, finish_header(cards, add_sums(one[number] for one in sums)), header)
+            self._write(finish_header(cards, add_sums(one[number] for one in sums)), header)
         end = self._end
         for buffer in tail:
-            end += _write(self._descriptor, buffer, end)
+            end += self._write(buffer, end)
         os.ftruncate(self._descriptor, end)
 
+    def _write(self, buffer, position):
+        """Write a buffer at a place of the file; returns its size."""
+        buffer = buffer.view(np.uint8) if isinstance(buffer, np.ndarray) else buffer
+        view = memoryview(buffer).cast("B")
+        size = len(view)
+        try:
+            while view:
+                done = os.pwrite(self._descriptor, view, position)
+                view, position = view[done:], position + done
+        except OSError as error:
+            error.filename = os.fspath(self._temporary)  # of several files that are open
+            raise
+        return size
 
-def write_images(file, source, jobs=1):
-    """Fill an `ImagesFile` piece after piece.
 
-    source : function of a slice of flat pixels, returns the values of every image.  jobs : workers.
-    Returns the data sums of the pieces, as `ImagesFile.finish` takes them.
+def write_images(files, sources, finish, jobs=1, together=1):
+    """Fill the images of several `ImagesFile`s piece after piece.
+
+    sources : for each file a function of a slice of flat pixels that returns the values of every image.  finish : called
+    here with the number of each file that is full and the data sums of its pieces, as `ImagesFile.finish` takes them.
+    jobs : workers, which share the pieces of all files.  together : so many files in a row, of one size, get each piece at
+    one time: their planes are computed together.
     """
-    jobs = max(1, min(jobs, file.bytes // WORTH_A_WORKER))
-    parts = [slice(first, min(first + PIECE, file.pixels)) for first in range(0, file.pixels, PIECE)]
+    parts = [
+        (range(number, number + together), slice(first, min(first + PIECE, file.pixels)))
+        for number, file in list(enumerate(files))[::together]
+        for first in range(0, file.pixels, PIECE)
+    ]
+    sums = [[] for _ in files]
 
     def prepare():
-        room = file.room(PIECE)
-        return lambda part: file.store(part, source(part), room)
+        rooms = {}
 
-    return in_workers(prepare, parts, jobs)
+        def work(part):
+            numbers, own = part
+            found = []
+            for number in numbers:
+                file = files[number]
+                if file.kinds not in rooms:
+                    rooms[file.kinds] = file.room(PIECE)
+                found.append((number, file.store(own, sources[number](own), rooms[file.kinds])))
+            return found
 
+        return work
 
-def _write(descriptor, buffer, position):
-    """Write a buffer at a place of the file; returns its size."""
-    view = (
-        memoryview(buffer).cast("B")
-        if not isinstance(buffer, np.ndarray)
-        else memoryview(buffer.view(np.uint8))
-    )
-    size = len(view)
-    while view:
-        done = os.pwrite(descriptor, view, position)
-        view, position = view[done:], position + done
-    return size
+    def stored(result):
+        for number, found in result:
+            sums[number].append(found)
+            if len(sums[number]) == -(-files[number].pixels // PIECE):
+                finish(number, sums[number])
+
+    in_workers(prepare, parts, max(1, min(jobs, sum(file.bytes for file in files) // WORTH_A_WORKER)), stored)

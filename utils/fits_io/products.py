@@ -13,6 +13,7 @@ import os
 import re
 import time
 from collections.abc import Mapping
+from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from enum import IntFlag
 
@@ -58,6 +59,8 @@ DQ_MEANING = {
 # A pixel with one of these bits, or without a finite value, is masked.
 MASKED = DQ.DO_NOT_USE | DQ.NO_DATA
 
+MOST_OPEN = 64
+"""Files that are written at a time."""
 _OWN_KEYWORDS = re.compile(
     r"(SIMPLE|XTENSION|BITPIX|NAXIS\d*|EXTEND|PCOUNT|GCOUNT|GROUPS|BSCALE|BZERO|BLANK|END|CONTINUE|COMMENT|HISTORY"
     r"|CHECKSUM|DATASUM|EXTNAME|EXTVER|UTYPE|PRODTYPE|BUNIT|DATE|TIMESYS|PROGRAM|PROGVER|DQBIT\d)\Z"
@@ -103,10 +106,44 @@ def write_product(
     OutputError, RefusedOutputError: disk full, read-only; nothing is left under this name then.
     OptionError: SOURCE_DATE_EPOCH is set and is not a number of seconds.
     """
-    described = {"prodtype": prodtype, "unit": unit, "cards": cards, "uncert": uncert, "dq": dq}
-    file, source, table_of = begin_product(path, data, **described, extra=extra, history=history)
-    with file:
-        file.finish(write_images(file, source, jobs), table_of(inputs))
+    described = {
+        "prodtype": prodtype,
+        "unit": unit,
+        "cards": cards,
+        "uncert": uncert,
+        "dq": dq,
+        "extra": extra,
+    }
+    described |= {"inputs": inputs, "history": history}
+    write_products([(path, data, described)], jobs)
+
+
+def write_products(products, jobs=1, done=None, together=1):
+    """Write several products as `write_product` does: workers, which start once, share the pieces of all of them.
+
+    products : sequence of (path, data, dict of the other parameters).  done : called with the number of each as soon as it
+    stands under its name.  together : so many in a row share planes that are computed while they are written.
+    """
+    most = MOST_OPEN // together * together
+    for first in range(0, len(products), most):
+        with ExitStack() as unfinished:
+            files, sources, tails, ends = [], [], [], []
+            for path, data, described in products[first : first + most]:
+                inputs = described.get("inputs")
+                planes = {name: value for name, value in described.items() if name != "inputs"}
+                file, source, table_of = begin_product(path, data, **planes)
+                ends.append(unfinished.enter_context(ExitStack()))
+                files.append(ends[-1].enter_context(file))
+                sources.append(source)
+                tails.append(table_of(inputs))
+
+            def finish(number, sums, first=first, files=files, tails=tails, ends=ends):
+                files[number].finish(sums, tails[number])
+                ends[number].close()
+                if done is not None:
+                    done(first + number)
+
+            write_images(files, sources, finish, jobs, together)
 
 
 def begin_product(path, data, *, prodtype, unit, cards=None, uncert=None, dq=None, extra=(), history=()):

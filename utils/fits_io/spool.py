@@ -82,6 +82,11 @@ class ArraySpool:
         return _part(self._file.fileno(), self._places[key], part, self._folder)
 
     @property
+    def in_memory(self):
+        """Bytes of the arrays that are kept as they are."""
+        return sum(array.nbytes for array in self._kept.values())
+
+    @property
     def folder(self):
         """Folder of the temporary file."""
         return self._folder

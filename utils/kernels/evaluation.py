@@ -64,6 +64,47 @@ class Comparison:
         }
 
 
+def sums_side_by_side(real, residual, variance, use):
+    """Sums of a block of several maps and their models: many short rows at once, in few operations that stay in the cache.
+
+    real : (n, m) measured values.  residual : (n, m) real minus model.  variance : (n, m) expected of it.  use : (n, m)
+    bool, pixels that count; those without a finite residual, or with a variance that is not positive, do not.
+    Arrays are contiguous float32, of which what does not count is overwritten.
+    Returns (8, n) float64, of any number of blocks added up what `comparisons` takes.
+    """
+    n, m = real.shape
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        use = use & np.isfinite(residual)
+        use &= variance > 0
+        lost = np.flatnonzero(~use)
+        for values, neutral in ((real, 4.0), (residual, 0.0), (variance, 1.0)):
+            values.reshape(-1)[lost] = neutral
+        lost = np.bincount(lost // m, minlength=n)
+        squares = residual * residual
+        # Below 3 sigma the level itself is not known: a percentage of it means nothing.
+        faint = real * real < np.float32(9.0) * variance
+        size = np.abs(residual)
+        relative = size / np.abs(real)
+        if faint.any():
+            relative[faint] = 0.0
+        pulls = np.divide(squares, variance, out=variance)
+        inside = pulls <= np.float32(9.0)
+    counts = [[np.count_nonzero(row) for row in one] for one in (faint, inside)]
+    sums = [one.sum(axis=1) for one in (size, relative, squares, residual, pulls)]
+    return np.array([m - lost, counts[0], counts[1] - lost, *sums], np.float64)
+
+
+def comparisons(sums):
+    """`Comparison` of each map from the sums of `sums_side_by_side`."""
+    found = []
+    for column in sums.T:
+        one = Comparison()
+        one.pixels, one.excluded, one.inside = (int(number) for number in column[:3])
+        one.absolute, one.relative, one.squares, one.signed, one.chi2 = column[3:].tolist()
+        found.append(one)
+    return found
+
+
 def _squares(values):
     """Sum of squares of a flat array; np.dot would start BLAS threads, which wait for each other where others run."""
     return np.einsum("i,i", values, values)

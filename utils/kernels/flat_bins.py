@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from utils.kernels.medians import median, nan_median, row_medians
+from utils.kernels.pieces import PIECE
 
 BINS = 64
 """Bins along the longer side of the frame."""
@@ -73,55 +74,67 @@ def block_medians(blocks):
     return np.where(n > 0, 0.5 * (low + high), np.nan)[..., 0]
 
 
-def spread_over_pixels(grid, size, shape):
+def spread_over_pixels(grid, size, shape, rows=None):
     """Linear interpolation of values at the bins' centres to all pixels: (nby, nbx) -> (ny, nx), dtype of the grid.
 
-    Beyond the outermost centres the last slope goes on.
+    Beyond the outermost centres the last slope goes on.  rows : slice of the rows that are wanted, None = all.
     """
     x, y = centres(shape, size)
-    for axis, positions, extent in ((0, y, shape[0]), (1, x, shape[1])):
+    wanted = np.arange(shape[0])[rows or slice(None)]
+    if y.size > 1:
+        # Only the rows of bins around these pixels.
+        low = np.clip(np.searchsorted(y, wanted[[0, -1]], side="right") - 1, 0, y.size - 2)
+        near = slice(low[0], low[1] + 2)
+        grid, y = grid[near], y[near]
+    for axis, positions, pixel in ((1, x, np.arange(shape[1])), (0, y, wanted)):
         if positions.size == 1:
-            grid = np.repeat(grid, extent, axis=axis)
+            grid = np.repeat(grid, pixel.size, axis=axis)
             continue
-        pixel = np.arange(extent)
         low = np.clip(np.searchsorted(positions, pixel, side="right") - 1, 0, positions.size - 2)
         part = ((pixel - positions[low]) / (positions[low + 1] - positions[low])).astype(grid.dtype)
-        part = part[:, None] if axis == 0 else part
-        below = np.take(grid, low, axis=axis)
-        grid = below + part * (np.take(grid, low + 1, axis=axis) - below)
+        spread = np.take(np.diff(grid, axis=axis), low, axis=axis)
+        spread *= part[:, None] if axis == 0 else part
+        spread += np.take(grid, low, axis=axis)
+        grid = spread
     return grid
 
 
-def bin_flat(flat, sigma, model=None, size=None):
+def bin_flat(flat, sigma, model=None, size=None, noise=None):
     """Clipped means of a flat in bins.
 
     flat : (ny, nx), NaN = unusable.  sigma : 1 sigma of the pixels, (ny, nx), a number, or None = not known.
     model : (ny, nx) illumination x level that the flat roughly follows; with it, the slope inside a bin and missing
     pixels move no value.  None: the first look, by medians.  size : [pixels], None = `bin_size`.
+    noise : `noise_of_bins` of sigma, where it is known already.
     Returns `Bins`.
     """
     size = size or bin_size(flat.shape)
     x, y = centres(flat.shape, size)
-    x, y = np.meshgrid(x, y)
-    blocks = to_blocks(flat if model is None else flat - model, size).astype(np.float32, copy=False)
+    noise = noise_of_bins(sigma, flat.shape, size) if noise is None else noise
+    centre, rough = np.empty(noise.shape, np.float32), np.empty(noise.shape, np.float32)
     step = max(1, size * size // ENOUGH)
-    centre = block_medians(blocks[..., ::step])
+    for row, blocks in _bands(flat, model, size):
+        some = blocks[..., ::step]
+        centre[row] = block_medians(some)
+        rough[row] = 1.4826 * block_medians(np.abs(some - centre[row][..., None]))
     known = np.isfinite(centre)
     level = _level_of_bins(centre, model, size)
-    noise = _noise_of_bins(sigma, flat.shape, size)
-    blocks = blocks - centre[..., None].astype(np.float32)
-    rough = 1.4826 * block_medians(np.abs(blocks[..., ::step]))
+    n, offset, squares = (np.empty(noise.shape) for _ in range(3))
     with np.errstate(divide="ignore", invalid="ignore"):
         excess = ((rough**2 - noise) / level**2)[known]
         excess = median(excess[np.isfinite(excess)]) if np.isfinite(excess).any() else 0.0
         limit = PIXEL_CLIP * np.sqrt(noise + max(excess, 0.0) * level**2)
         # Where coarse steps hide the scatter from the median there is nothing to clip by.
-        limit = np.where((limit > 0) & (size > 2), np.maximum(limit, 2.0 * rough), np.inf)
-        kept = np.abs(blocks) <= limit[..., None].astype(np.float32)
-        n = kept.sum(axis=-1)
-        blocks[~kept] = 0.0
-        offset = blocks.sum(axis=-1, dtype=np.float64) / n
-        spread = (np.einsum("ijk,ijk->ij", blocks, blocks, dtype=np.float64) - n * offset**2) / (n - 1)
+        limit = np.where((limit > 0) & (size > 2), np.maximum(limit, 2.0 * rough), np.inf).astype(np.float32)
+        for row, blocks in _bands(flat, model, size):
+            blocks = blocks - centre[row][..., None]
+            kept = np.abs(blocks) <= limit[row][..., None]
+            n[row] = np.count_nonzero(kept, axis=-1)
+            blocks[~kept] = 0.0
+            offset[row] = blocks.sum(axis=-1, dtype=np.float64)
+            squares[row] = np.einsum("ijk,ijk->ij", blocks, blocks, dtype=np.float64)
+        offset /= n
+        spread = (squares - n * offset**2) / (n - 1)
     if model is None and size > 2:
         # The slope inside a bin makes the mean of a clipped bin lopsided; the median is not.
         offset = np.zeros_like(offset)
@@ -134,7 +147,17 @@ def bin_flat(flat, sigma, model=None, size=None):
         error = np.sqrt((noise + prnu2 * level**2) / n) + 1e-7 * np.abs(level)
     value[~known | (n == 0)] = np.nan
     error[~known | (n == 0)] = np.nan
+    x, y = np.meshgrid(x, y)
     return Bins(x, y, value, error, n, size, float(np.sqrt(prnu2)))
+
+
+def _bands(flat, model, size):
+    """Yield (slice of rows of bins, pixels of their bins, less the model), float32, a cacheful at a time."""
+    rows = max(1, PIECE // (size * flat.shape[1]))
+    for first in range(0, -(-flat.shape[0] // size), rows):
+        part = slice(first * size, (first + rows) * size)
+        band = flat[part] if model is None else flat[part] - model[part]
+        yield slice(first, first + rows), to_blocks(band, size).astype(np.float32, copy=False)
 
 
 def _level_of_bins(centre, model, size):
@@ -152,15 +175,16 @@ def _at_centres(model, size):
     return total / 4.0
 
 
-def _noise_of_bins(sigma, shape, size):
-    """Mean variance of the pixels of each bin from their noise; 0 where it is not known."""
-    if sigma is None:
-        return np.zeros((-(-shape[0] // size), -(-shape[1] // size)))
+def noise_of_bins(sigma, shape, size):
+    """Variance of the pixels of each bin from their noise; 0 where it is not known."""
+    grid = -(-shape[0] // size), -(-shape[1] // size)
     if np.ndim(sigma) == 0:
-        return np.full((-(-shape[0] // size), -(-shape[1] // size)), float(sigma) ** 2)
-    blocks = to_blocks(np.asarray(sigma), size)
-    # The median: a few pixels of large error must not speak for the bin.
-    return np.nan_to_num(block_medians(blocks).astype(np.float64) ** 2)
+        return np.full(grid, 0.0 if sigma is None else float(sigma) ** 2)
+    medians = np.empty(grid)
+    for row, blocks in _bands(np.asarray(sigma), None, size):
+        # The median: a few pixels of large error must not speak for the bin.
+        medians[row] = block_medians(blocks)
+    return np.nan_to_num(medians**2)
 
 
 def _excess_variance(spread, noise, level, n, keep=5.0):

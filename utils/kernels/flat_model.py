@@ -105,11 +105,20 @@ def fit_flat_model(values, sigma, design):
     coeff, cov = np.empty((3, m)), np.empty((6, m))
     chi2, n_used, fixed = np.empty(m), np.empty(m, np.int16), np.empty(m, bool)
     scaled = _scaled(design)
-    for piece in _pieces(m, len(values)):
-        solved = _Solution(values[:, piece], _columns(sigma, piece), design, scaled)
-        coeff[:, piece], cov[:, piece] = solved.at_reference()
-        chi2[piece] = np.where(solved.n_used > 0, solved.chi2(), np.nan)
-        n_used[piece], fixed[piece] = solved.n_used, solved.fixed
+    done = np.zeros(m, bool)
+    if all(design.fitted):
+        complete = _Complete(design, scaled)
+        n_used[:], fixed[:] = len(values), False
+        for piece in _pieces(m, len(values)):
+            planes = coeff[:, piece], cov[:, piece], chi2[piece]
+            done[piece] = complete.solve(values[:, piece], _columns(sigma, piece), *planes)
+    left = np.flatnonzero(~done)
+    for piece in _pieces(left.size, len(values)):
+        own = left[piece]
+        solved = _Solution(values[:, own], _columns(sigma, own), design, scaled)
+        coeff[:, own], cov[:, own] = solved.at_reference()
+        chi2[own] = np.where(solved.n_used > 0, solved.chi2(), np.nan)
+        n_used[own], fixed[own] = solved.n_used, solved.fixed
     return FlatFit(coeff, cov, chi2, n_used, fixed)
 
 
@@ -162,6 +171,69 @@ def predict(coeff, cov, design, temperature, exposure):
     var_a, var_b, var_c, ab, ac, bc = cov
     variance = var_a + dt * dt * var_b + de * de * var_c + 2.0 * (dt * ab + de * ac + dt * de * bc)
     return value, np.sqrt(np.maximum(variance, 0.0))
+
+
+class _Complete:
+    """Solutions of the many pixels whose masters are all usable and carry all terms: `_Solution` in fewer operations."""
+
+    def __init__(self, design, scaled):
+        x, z, self.scale = scaled
+        self.columns = np.stack([np.ones_like(x), x, z, x * x, z * z, x * z])
+        # Two points a spread d apart have the variance d^2 / 4.
+        self.least_x = (0.5 * design.t_limit / self.scale.temperature) ** 2
+        self.least_z = (0.5 * design.e_limit / self.scale.exposure) ** 2
+        self.room = np.empty((3, x.size, 0))
+
+    def solve(self, values, sigma, coeff, cov, chi2):
+        """Fill coeff (3, m), cov (6, m), chi2 (m,); returns the pixels (m,) bool for which they hold."""
+        n, m = values.shape
+        if self.room.shape[2] < m:
+            self.room = np.empty((3, n, m))
+        w, y, wy = self.room[:, :, :m]
+        with np.errstate(all="ignore"):
+            w[:] = sigma
+            w *= w
+            np.divide(1.0, w, out=w)
+            # From the first master, so that nothing cancels.
+            first = values[0].astype(np.float64)
+            np.subtract(values, first, out=y)
+            np.multiply(w, y, out=wy)
+            total, sx, sz, sxx, szz, sxz = self.columns @ w
+            sy, sxy, szy = self.columns[:3] @ wy
+            syy = np.einsum("nm,nm->m", wy, y)
+            inverse = 1.0 / total
+            mean_x, mean_z, mean_y = sx * inverse, sz * inverse, sy * inverse
+            sxx -= sx * mean_x
+            szz -= sz * mean_z
+            sxz -= sx * mean_z
+            sxy -= sx * mean_y
+            szy -= sz * mean_y
+            syy -= sy * mean_y
+            product = sxx * szz
+            determinant = product - sxz * sxz
+            holds = determinant > 1e-9 * product
+            holds &= sxx > self.least_x * total
+            holds &= szz > self.least_z * total
+            var_b, var_c, cov_bc = szz / determinant, sxx / determinant, -sxz / determinant
+            b, c = var_b * sxy + cov_bc * szy, cov_bc * sxy + var_c * szy
+            np.maximum(syy - b * sxy - c * szy, 0.0, out=chi2)
+            holds &= np.isfinite(chi2)
+            x_ref, z_ref = self.scale.reference
+            dx, dz = mean_x - x_ref, mean_z - z_ref
+            shift_b, shift_c = dx * var_b + dz * cov_bc, dx * cov_bc + dz * var_c
+            s, u = self.scale.temperature, self.scale.exposure
+            np.subtract(first + mean_y, dx * b + dz * c, out=coeff[0])
+            np.divide(b, s, out=coeff[1])
+            np.divide(c, u, out=coeff[2])
+            np.add(inverse, dx * shift_b + dz * shift_c, out=cov[0])
+            np.divide(var_b, s**2, out=cov[1])
+            np.divide(var_c, u**2, out=cov[2])
+            np.divide(shift_b, -s, out=cov[3])
+            np.divide(shift_c, -u, out=cov[4])
+            np.divide(cov_bc, s * u, out=cov[5])
+        if not (sigma.min() > 0 and sigma.max() < np.inf):
+            holds &= ((sigma > 0) & np.isfinite(sigma)).all(axis=0)
+        return holds
 
 
 class _Solution:

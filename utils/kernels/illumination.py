@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from utils.kernels.flat_bins import Bins, bin_flat, spoiled
+from utils.kernels.flat_bins import Bins, bin_flat, bin_size, noise_of_bins, spoiled
 
 PARAMETERS = ("k1", "k2", "k3", "x0", "y0")
 EQUATION = "V = 1 + k1 r^2 + k2 r^4 + k3 r^6, r = 1 at half the diagonal"
@@ -17,6 +17,8 @@ CENTRE_LIMIT = 0.1
 TERM_LIMIT = 1.0
 """A coefficient with a larger error than this is not constrained: it is the error of V at r = 1."""
 MASK_ROUNDS = 10
+START_BINS = 512
+"""Bins by which a start is chosen."""
 FLAT_LIMIT = 30.0
 """Radial terms that lower chi-square by less than this say nothing: the illumination is even."""
 
@@ -53,17 +55,13 @@ class RadialModel:
         sigma = np.zeros(self.shape, np.float32) if with_sigma else None
         parameters, half = self._parameters(), half_diagonal(self.shape)
         x = np.arange(nx, dtype=np.float64)
-        rows = max(1, (1 << 15) // nx)
+        rows = max(1, (1 << 14) // nx)
         for top in range(0, ny, rows):
             y = np.arange(top, min(top + rows, ny), dtype=np.float64)[:, None]
             value[top : top + rows] = _radial(parameters, x, y, half)
             if with_sigma and self.cov.any():
-                slopes = _slopes(parameters, x, y, half)[1:]
-                variance = np.zeros((y.size, nx))
-                for i in range(5):
-                    part = sum((1 + (j > i)) * self.cov[i, j] * slopes[j] for j in range(i, 5))
-                    variance += slopes[i] * part
-                sigma[top : top + rows] = np.sqrt(np.maximum(variance, 0.0))
+                variance = _variance(parameters, self.cov, x, y, half)
+                sigma[top : top + rows] = np.sqrt(np.maximum(variance, 0.0, out=variance), out=variance)
         return value, sigma
 
     def _parameters(self):
@@ -163,10 +161,11 @@ def fit_bins(flat, sigma, usable, solve, paint):
     flat = np.asarray(flat)
     if usable is not None:
         flat = np.where(usable, flat, np.nan)
-    bins = bin_flat(flat, sigma)
+    noise = noise_of_bins(sigma, flat.shape, bin_size(flat.shape))
+    bins = bin_flat(flat, sigma, noise=noise)
     used, solution = _masked_fit(bins, solve)
     for _ in range(2):
-        bins = bin_flat(flat, sigma, paint(solution), bins.size)
+        bins = bin_flat(flat, sigma, paint(solution), noise=noise)
         used, solution = _masked_fit(bins, solve)
     return bins, used, solution
 
@@ -246,6 +245,23 @@ def _slopes(p, x, y, half):
     return [np.ones_like(r2), r2, r4, r2 * r4, steep * dx, steep * dy]
 
 
+def _variance(p, cov, x, y, half):
+    """Variance of `_radial` by the covariance of its last five parameters, in the shape of x and y together."""
+    dx, dy = (x - p[4]) / half, (y - p[5]) / half
+    r2 = dx * dx + dy * dy
+    # Slopes by k are powers of r^2, those by the centre are steep dx and steep dy.
+    steep = -2.0 / half * (p[1] + r2 * (2.0 * p[2] + r2 * 3.0 * p[3]))
+    c = cov
+    of_k = c[0, 0] + r2 * (
+        2.0 * c[0, 1] + r2 * (2.0 * c[0, 2] + c[1, 1] + r2 * (2.0 * c[1, 2] + r2 * c[2, 2]))
+    )
+    mixed = (
+        dx * (c[0, 3] + r2 * (c[1, 3] + r2 * c[2, 3])) + dy * (c[0, 4] + r2 * (c[1, 4] + r2 * c[2, 4]))
+    ) * r2
+    of_centre = dx * dx * c[3, 3] + dy * (2.0 * c[3, 4] * dx + dy * c[4, 4])
+    return r2 * r2 * of_k + steep * (2.0 * mixed + steep * of_centre)
+
+
 def _solve_radial(bins, used, half, middle):
     """Radial fit with the centre free where the flat constrains it, and with the coefficients that it constrains."""
     x, y, value, weight = bins.x[used], bins.y[used], bins.value[used], 1.0 / bins.sigma[used] ** 2
@@ -314,12 +330,15 @@ def _step(x, y, value, weight, half, parameters, free):
 def _with_free_centre(x, y, value, weight, half, middle, free):
     """Levenberg-like fit with free centre from the best of a grid of starts; None where the centre is not constrained."""
     width, height = 2 * middle[0] + 1, 2 * middle[1] + 1
-    starts = [
-        _at_centre(x, y, value, weight, half, (middle[0] + a * width, middle[1] + b * height), free)
+    places = [
+        (middle[0] + a * width, middle[1] + b * height)
         for a in (-0.3, -0.1, 0.0, 0.1, 0.3)
         for b in (-0.3, -0.1, 0.0, 0.1, 0.3)
     ]
-    solution = min(starts, key=lambda s: s.chi2)
+    # Some bins tell which is the best of them; an odd step sees all columns.
+    some = [one[:: one.size // START_BINS | 1] for one in (x, y, value, weight)]
+    best = min(places, key=lambda centre: _at_centre(*some, half, centre, free).chi2)
+    solution = _at_centre(x, y, value, weight, half, best, free)
     all_free = free.copy()
     all_free[4:] = True
     if value.size <= all_free.sum():

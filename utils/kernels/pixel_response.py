@@ -6,6 +6,7 @@ import numpy as np
 
 from utils.kernels.flat_bins import block_medians, spread_over_pixels, to_blocks
 from utils.kernels.medians import median, row_medians
+from utils.kernels.pieces import PIECE
 
 BLOCK = 6
 """Side of the blocks of the local median [pixels]; it looks at 3 x 3 blocks."""
@@ -69,13 +70,26 @@ def local_median(response, usable=None):
     A cluster larger than the window is seen by a window five times as wide.  NaN where nothing around is usable.
     """
     response = np.asarray(response, dtype=np.float32)
-    if usable is not None:
-        response = np.where(usable, response, np.float32(np.nan))
-    blocks = block_medians(to_blocks(response, BLOCK)).astype(np.float32, copy=False)
+    return spread_over_pixels(_local_grid(response, usable), BLOCK, response.shape)
+
+
+def _local_grid(response, usable):
+    """Level of the neighbourhood at the centres of blocks of BLOCK pixels a side, (nby, nbx) float32."""
+    blocks = np.empty([-(-extent // BLOCK) for extent in response.shape], np.float32)
+    for rows in _bands(response.shape, BLOCK):
+        one = response[rows]
+        if usable is not None:
+            one = np.where(usable[rows], one, np.float32(np.nan))
+        blocks[rows.start // BLOCK : -(-rows.stop // BLOCK)] = block_medians(to_blocks(one, BLOCK))
     near, wide = _window_median(blocks, 1), _window_median(blocks, 5)
     with np.errstate(invalid="ignore"):
-        near = np.where(np.isnan(near) | (near < HOLLOW * wide), wide, near)
-    return spread_over_pixels(near, BLOCK, response.shape)
+        return np.where(np.isnan(near) | (near < HOLLOW * wide), wide, near)
+
+
+def _bands(shape, size):
+    """Slices of whole rows of blocks of ``size`` pixels a side, which stay in a processor's cache."""
+    step = size * max(1, PIECE // (size * shape[1]))
+    return [slice(first, min(first + step, shape[0])) for first in range(0, shape[0], step)]
 
 
 def _window_median(grid, reach):
@@ -99,19 +113,39 @@ def find_defects(response, sigma, usable=None, limits=None):
     """
     limits = limits or DefectLimits()
     response = np.asarray(response, dtype=np.float32)
-    known = np.isfinite(response) if usable is None else usable & np.isfinite(response)
-    local = local_median(response, known)
+    sigma = np.broadcast_to(np.asarray(sigma, dtype=np.float32), response.shape)
+    grid = _local_grid(response, usable)
+    ratio = np.empty(response.shape, np.float32)
+    # Before the limit is known: pixels that are significantly below, and above, their neighbours.
+    low, high = np.empty(response.shape, bool), np.empty(response.shape, bool)
     with np.errstate(divide="ignore", invalid="ignore"):
-        ratio = np.where(known & (local > 0), response / local, np.float32(np.nan))
-        reach = np.float32(limits.significance) * np.asarray(sigma, dtype=np.float32) / local
-        low = 1 - ratio > reach
-        dead = low & (ratio < limits.dead)
-        low_qe = low & (ratio < limits.low_qe) & ~dead
+        for rows in _bands(response.shape, 1):
+            local = spread_over_pixels(grid, BLOCK, response.shape, rows)
+            part = np.divide(response[rows], local, out=ratio[rows])
+            known = local > 0
+            known &= np.isfinite(response[rows])
+            if usable is not None:
+                known &= usable[rows]
+            if not known.all():
+                part[~known] = np.nan
+            reach = np.float32(limits.significance) * sigma[rows]
+            reach /= local
+            np.less(reach, 1 - part, out=low[rows])
+            np.less(reach, part - 1, out=high[rows])
         ordinary = 1.4826 * float(median(np.abs(_sample(ratio) - 1)))
         high_limit = max(limits.high, 1 + limits.significance * ordinary)
-        high = (ratio > high_limit) & (ratio - 1 > reach)
-        foot = low_qe & (ratio >= 2.0 - high_limit)
-    return Defects(dead, low_qe, high, ~(dead | low_qe | high) | foot, ratio, high_limit)
+        dead, low_qe = np.empty_like(low), low
+        plain = np.empty_like(low)
+        for rows in _bands(response.shape, 1):
+            part = ratio[rows]
+            np.logical_and(low[rows], part < limits.dead, out=dead[rows])
+            low_qe[rows] &= part < limits.low_qe
+            low_qe[rows] &= ~dead[rows]
+            high[rows] &= part > high_limit
+            # The foot of what ordinary pixels do is ordinary too.
+            plain[rows] = ~(dead[rows] | high[rows])
+            plain[rows] &= ~low_qe[rows] | (part >= 2.0 - high_limit)
+    return Defects(dead, low_qe, high, plain, ratio, high_limit)
 
 
 def _sample(image, most=1 << 20):
@@ -132,59 +166,104 @@ def prnu(response, sigma, usable=None):
     Returns `Prnu`; value and error NaN where no block can be used.
     """
     response = np.asarray(response, dtype=np.float32)
-    if usable is not None:
-        response = np.where(usable, response, np.float32(np.nan))
+    sigma = np.broadcast_to(np.asarray(sigma, dtype=np.float32), response.shape)
     size = min(PRNU_BLOCK, *response.shape)
-    blocks = to_blocks(response, size)
-    noise = to_blocks(np.broadcast_to(np.asarray(sigma, dtype=np.float32), response.shape), size)
     basis = _quadratic(size)
-    # Half empty blocks, at the edge or on dead lines, do not carry the surface.
-    full = np.isfinite(blocks).sum(axis=2) >= max(0.75 * size * size, 2 * len(basis))
+    terms = len(basis)
+    grid = [-(-extent // size) for extent in response.shape]
+    centre, rough = np.empty(grid, np.float32), np.empty(grid, np.float32)
+    full = np.empty(grid, bool)
+    bands = _bands(response.shape, size)
+    for rows in bands:
+        band, blocks = _blocks_of(response, usable, rows, size)
+        # Half empty blocks, at the edge or on dead lines, do not carry the surface.
+        finite = np.isfinite(blocks)
+        full[band] = np.count_nonzero(finite, axis=2) >= max(0.75 * size * size, 2 * terms)
+        centre[band] = block_medians(blocks)
+        away = np.abs(blocks - centre[band][..., None])
+        away[~finite] = 0.0
+        rough[band] = 1.4826 * row_medians(away)
     if not full.any():
         return _pooled(*[np.empty(0)] * 4)
-    blocks, noise = blocks[full], noise[full]
-    level, residual, used = _flattened(blocks, basis)
-    n = used.sum(axis=1)
-    dof = np.maximum(n - len(basis), 1)
+    # Pooled: of ordinary blocks all scatter alike, relative to their level.
+    lit = full & (centre > 0)
+    usual = median(rough[lit] / centre[lit]) if lit.any() else np.float32(0.0)
+    rough = np.maximum(rough, np.abs(centre) * usual)
+    sums = [
+        _sums_of_blocks(blocks[own], centre[band][own], rough[band][own], noise[own], basis, size)
+        for band, blocks, noise in (
+            (*_blocks_of(response, usable, rows, size), _blocks_of(sigma, None, rows, size)[1])
+            for rows in bands
+        )
+        if (own := full[band]).any()
+    ]
+    n, squares, noise2, lines, patches = (np.concatenate(one) for one in zip(*sums, strict=True))
+    level = centre[full].astype(np.float64)
+    dof = np.maximum(n - terms, 1)
     with np.errstate(divide="ignore", invalid="ignore"):
-        total = np.einsum("bp,bp->b", residual, residual, dtype=np.float64) / dof
-        total = (total + _lines_lost(residual, total, size, len(basis))) / level**2
-        noise2 = np.where(used, noise, 0.0)
-        noise2 = np.einsum("bp,bp->b", noise2, noise2, dtype=np.float64) / n / level**2
-    good = np.isfinite(total) & np.isfinite(noise2) & (level > 0) & (n > 2 * len(basis))
+        total = squares / dof
+        total = (total + _lines_lost(lines, total, size, terms)) / level**2
+        noise2 = noise2 / n / level**2
+    good = np.isfinite(total) & np.isfinite(noise2) & (level > 0) & (n > 2 * terms)
     if size % PART == 0:
-        good &= ~_patchy(residual, total * level**2, good, full)
+        good &= ~_patchy(patches, (size // PART) ** 2, total * level**2, good, full)
     return _pooled(total[good], noise2[good], dof[good], n[good])
 
 
-def _lines_lost(residual, variance, size, terms):
+def _blocks_of(image, usable, rows, size):
+    """Slice of the rows of blocks that some rows of pixels make, and their pixels as `to_blocks`, NaN = not usable."""
+    part = image[rows] if usable is None else np.where(usable[rows], image[rows], np.float32(np.nan))
+    blocks = to_blocks(part, size)
+    return slice(rows.start // size, rows.start // size + len(blocks)), blocks
+
+
+def _sums_of_blocks(blocks, centre, rough, noise, basis, size):
+    """What some blocks tell of the PRNU, each (b,).
+
+    Pixels used, and sums of squares over the block: of residuals from the quadratic surface, of noise, of means of its rows
+    and columns, of means of its parts.
+    blocks, noise : (b, size^2).  centre, rough : (b,) median and scatter of their pixels.
+    """
+    residual, used = _flattened(blocks, centre[:, None], rough[:, None], basis)
+    if not used.all():
+        noise = np.where(used, noise, np.float32(0.0))
+    squares, noise2 = (np.einsum("bp,bp->b", one, one, dtype=np.float64) for one in (residual, noise))
+    square = residual.reshape(-1, size, size)
+    lines = sum(np.square(np.einsum(how, square) / size).sum(axis=1) for how in ("bij->bi", "bij->bj"))
+    patches = np.zeros(len(blocks))
+    if size % PART == 0:
+        strips = np.einsum("biup->bip", residual.reshape(-1, size // PART, PART, size))
+        parts = sum(strips[..., column::PART] for column in range(PART)) / PART**2
+        patches = np.square(parts).sum(axis=(1, 2))
+    return used.sum(axis=1), squares, noise2, lines, patches
+
+
+def _lines_lost(lines, variance, size, terms):
     """Variance of rows and columns that the surface took out of each block beyond its share of single pixels, (b,).
 
-    residual : (b, size^2).  variance : (b,) of its pixels.  terms : of the surface, three of them along each side.
+    lines : (b,) squares of the means of rows and columns.  variance : (b,) of pixels.  terms : of the surface, three of
+    them along each side.
     """
     if terms < 6:
         return 0.0
-    square = residual.reshape(-1, size, size)
-    lines = sum(np.square(square.mean(axis=side, dtype=np.float64)).sum(axis=1) for side in (1, 2))
     kept = size * (size - 3) / (size * size - terms)
     # Means of lines hold the variance of the lines, and that of single pixels over size.
     of_lines = (lines * size / (size - 3) - 2.0 * variance) / (size - 2.0 * kept)
     return (1.0 - kept) * of_lines
 
 
-def _patchy(residual, variance, good, full):
+def _patchy(patches, parts, variance, good, full):
     """Blocks with dust and their neighbours, (b,) bool: means over their parts vary more than single pixels account for.
 
-    residual : (b, size^2).  variance : (b,) of its pixels.  full : (nby, nbx) bool, where the b blocks lie.
+    patches : (b,) squares of the means of the ``parts`` of a block.  variance : (b,) of its pixels.
+    full : (nby, nbx) bool, where the b blocks lie.
     """
     from scipy.ndimage import binary_dilation
 
-    size = int(np.sqrt(residual.shape[1]))
-    parts = residual.reshape(-1, size // PART, PART, size // PART, PART).mean(axis=(2, 4))
     with np.errstate(divide="ignore", invalid="ignore"):
-        excess = PART**2 * np.square(parts).sum(axis=(1, 2)) / variance
+        excess = PART**2 * patches / variance
     # Rows or columns of their own gain raise it everywhere: only what exceeds the usual is dust.
-    dof = parts[0].size - 6
+    dof = parts - 6
     usual = max(float(median(excess[good])), dof) if good.any() else dof
     dusty = np.zeros(full.shape, bool)
     dusty[full] = good & (excess > usual * (1.0 + PATCH_LIMIT * np.sqrt(2.0 / dof)))
@@ -229,28 +308,28 @@ def _quadratic(size):
     return np.linalg.qr(np.stack([t.ravel() for t in terms], axis=1))[0].T.astype(np.float32)
 
 
-def _flattened(blocks, basis):
-    """Level of every block, residual of its pixels from a quadratic surface (0 where not used), and which were used.
+def _flattened(blocks, centre, rough, basis):
+    """Residual of the pixels of blocks from a quadratic surface (0 where not used), and which were used, (b, p).
 
+    centre, rough : (b, 1) median of each block, and scatter of its pixels.
     Missing and outlying pixels are filled with the surface itself, which converges to the fit without them.
     """
-    centre = block_medians(blocks)[:, None]
+    values = blocks - centre
     with np.errstate(invalid="ignore"):
-        filled = np.where(np.isfinite(blocks), blocks, centre) - centre
-        rough = 1.4826 * row_medians(np.abs(filled))[:, None]
-        # Pooled: of ordinary blocks all scatter alike, relative to their level.
-        lit = centre[:, 0] > 0
-        usual = median(rough[lit] / centre[lit]) if lit.any() else np.float32(0.0)
-        rough = np.maximum(rough, np.abs(centre) * usual)
-        used = np.isfinite(blocks) & (np.abs(filled) <= OUTLIER * 1.5 * rough)
-    values = np.where(used, filled, np.float32(0.0))
-    surface = np.zeros_like(filled)
-    for last in (False, False, True):
+        used = np.abs(values) <= OUTLIER * 1.5 * rough
+    holes = ~used.all(axis=1)
+    values[~used] = 0.0
+    residual = values - (values @ basis.T) @ basis
+    for step in range(3):
+        # With all pixels there, the first surface is the fit.
+        some, there = values[holes], used[holes]
+        surface = some - residual[holes]
         for _ in range(3):
-            surface = (np.where(used, values, surface) @ basis.T) @ basis
-        residual = values - surface
-        if not last:
-            spread = np.einsum("bp,bp->b", np.where(used, residual, 0), residual) / used.sum(axis=1)
-            limit = OUTLIER * np.sqrt(spread)[:, None]
-            used = used & (np.abs(residual) <= limit)
-    return centre[:, 0].astype(np.float64), np.where(used, residual, np.float32(0.0)), used
+            surface = (np.where(there, some, surface) @ basis.T) @ basis
+        residual[holes] = some - surface
+        if step < 2:
+            kept = np.where(used, residual, np.float32(0.0))
+            spread = np.einsum("bp,bp->b", kept, kept) / used.sum(axis=1)
+            used &= np.abs(residual) <= OUTLIER * np.sqrt(spread)[:, None]
+            holes = ~used.all(axis=1)
+    return np.where(used, residual, np.float32(0.0)), used
