@@ -23,6 +23,8 @@ def mark(axes, which, *, most=None, whole=False, grid=True, numbers=True, far=Fa
     grid, numbers : whether there are lines across, and numbers at the ticks.   far : on the right or upper side.
     An axis with a logarithmic scale is marked at powers of ten.
     """
+    from matplotlib.ticker import NullLocator
+
     axis = axes.xaxis if which == "x" else axes.yaxis
     low, high = sorted(axes.get_xlim() if which == "x" else axes.get_ylim())
     length = _length(axes, which)
@@ -33,7 +35,8 @@ def mark(axes, which, *, most=None, whole=False, grid=True, numbers=True, far=Fa
         room = length / (NUMBERS * (3.2 if which == "x" else 2.0))
         values = steps(low, high, most or int(min(max(room, 1), 9)), whole)
         texts, factor = numbers_of(values)
-    axis.set_ticks([])
+    axis.set_major_locator(NullLocator())
+    axis.set_minor_locator(NullLocator())
     _draw_marks(axes, which, values, grid, far)
     wide = 0.0
     if numbers:

@@ -50,8 +50,6 @@ def change_map(change, title, regions=(), names=()):
     head(figure, title)
     bar = place(figure, 0.65 + width + 0.12, 0.48, 0.14, height)
     colour_strip(bar, limits, DIFFERENCES)
-    bar.yaxis.tick_right()
-    bar.yaxis.set_label_position("right")
     bar.set_ylabel("change [%]")
     return figure
 

@@ -18,6 +18,9 @@ from utils.kernels.pieces import in_pieces
 
 DPI = 120
 MAP_PIXELS = 512
+"""Longest side of a map that is kept to be drawn."""
+SCREEN_PIXELS = 336
+"""Longest side of most maps in a report."""
 HISTOGRAM_BINS = 120
 _STRIP_PIXELS = 1 << 16
 
@@ -49,6 +52,7 @@ STYLE = {
     "axes.spines.right": False,
     "axes.axisbelow": True,
     "axes.formatter.useoffset": False,
+    "axes.titley": 1.0,
     "grid.color": "#e3e6ea",
     "grid.linewidth": 0.6,
     "xtick.color": "#7b818a",
@@ -98,14 +102,11 @@ def styled(function):
 @styled
 def png_bytes(figure):
     """Render `figure` to PNG; the same figure gives the same bytes."""
-    from matplotlib.backend_bases import FigureCanvasBase
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from utils.application.quick_drawing import QuickRenderer
 
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    content = encode_png(np.asarray(canvas.buffer_rgba()), round(figure.dpi))
-    figure.set_canvas(FigureCanvasBase(figure))  # the pixels are not kept with the figure
-    return content
+    renderer = QuickRenderer(*figure.canvas.get_width_height(), figure.dpi)
+    figure.draw(renderer)
+    return encode_png(np.asarray(renderer.buffer_rgba()), round(figure.dpi))
 
 
 def encode_png(pixels, dpi=DPI):
@@ -140,9 +141,11 @@ def new_figure(width, height):
 
 def place(figure, left, bottom, width, height, **kwargs):
     """Add axes at a place given in inches from the lower left corner; mark them with `axis_marks.mark`."""
+    from utils.application.quick_drawing import QuickAxes
+
     full_width, full_height = figure.get_size_inches()
     rectangle = (left / full_width, bottom / full_height, width / full_width, height / full_height)
-    return figure.add_axes(rectangle, **kwargs)
+    return figure.add_axes(QuickAxes(figure, rectangle, **kwargs))
 
 
 def head(figure, title):
@@ -266,6 +269,30 @@ def small_map(image):
     return means.small()
 
 
+def averages(values, first, last, count):
+    """Averages of rows ``first`` to ``last`` (n, m) over ``count`` equal ranges, whose ends may lie within a row.
+
+    Returns (count, m) float32.  NaN is left out; it is the result where it covers more than half.
+    """
+    known = np.isfinite(values)
+    if not known.all():
+        total, share = (
+            averages(part, first, last, count)
+            for part in (np.where(known, values, np.float32(0)), known.astype(np.float32))
+        )
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return np.where(share >= 0.5, total / share, np.float32(np.nan))
+    ends = np.linspace(first, last, count + 1)
+    low, high = ends[:-1], ends[1:]
+    begin = np.floor(low + 1e-9).astype(int)
+    found = np.zeros((count, values.shape[1]), np.float32)
+    for step in range(int(np.ceil((high - begin - 1e-9).max()))):
+        weight = np.minimum(high, begin + step + 1) - np.maximum(low, begin + step)
+        weight = (np.maximum(weight, 0) / (high - low)).astype(np.float32)
+        found += weight[:, None] * values[np.clip(begin + step, 0, len(values) - 1)]
+    return found
+
+
 def map_limits(image, symmetric=False, floor=None, reach=None):
     """Colour limits of a map as it is drawn; give the same to two maps that are compared.
 
@@ -274,10 +301,13 @@ def map_limits(image, symmetric=False, floor=None, reach=None):
     reach : robust standard deviations from the median at most, for maps whose few wild pixels would leave no
     colours to the others.
     """
-    averages = small_map(image).image
-    low, high = robust_limits(averages, symmetric=symmetric)
+    drawn = small_map(image).image
+    each = max(1.0, max(drawn.shape) / SCREEN_PIXELS)
+    for _ in "yx":
+        drawn = averages(drawn, 0, len(drawn), max(1, round(len(drawn) / each))).T
+    low, high = robust_limits(drawn, symmetric=symmetric)
     if reach is not None:
-        middle, scale = robust_scale(averages)
+        middle, scale = robust_scale(drawn)
         if scale > 0:
             low, high = max(low, middle - reach * scale), min(high, middle + reach * scale)
     return (low, high) if floor is None else (floor, max(high, floor + 1e-12))

@@ -64,27 +64,23 @@ class Panel:
 
 def show_map(axes, image, *, limits, cmap, symmetric=False, floor=None):
     """Draw `image`, an array or a `SmallMap`, with row 0 at the bottom, as DS9 does, NaN grey; returns the limits."""
-    import matplotlib
-
     small = small_map(image)
     limits = limits or map_limits(small, symmetric=symmetric, floor=floor)
     factor, (rows, columns) = small.factor, small.shape
     covered = (-0.5, small.image.shape[1] * factor - 0.5, -0.5, small.image.shape[0] * factor - 0.5)
-    colours = matplotlib.colormaps[cmap].with_extremes(bad="#b9bdc4")
-    axes.imshow(
-        small.image,
-        cmap=colours,
-        vmin=limits[0],
-        vmax=limits[1],
-        origin="lower",
-        extent=covered,
-        aspect="auto",
-    )
+    _show(axes, small.image, covered, limits, cmap)
     axes.set(xlim=(-0.5, columns - 0.5), ylim=(-0.5, rows - 0.5), ylabel="row [pixel]")
-    axes.set_xlabel("column [pixel]" + (f", shown as means of {factor} × {factor}" if factor > 1 else ""))
+    each = round(columns / axes.bbox.width)
+    axes.set_xlabel("column [pixel]" + (f", shown as means of about {each} × {each}" if each > 1 else ""))
     for which in "xy":
         mark(axes, which, most=5, whole=True, grid=False)
     return limits
+
+
+def _show(axes, values, extent, limits, cmap, bad="#b9bdc4"):
+    from utils.application.quick_drawing import AveragedMap
+
+    axes.add_artist(AveragedMap(values, extent, limits, cmap, bad))
 
 
 def colour_strip(axes, limits, cmap, span=None, vertical=True):
@@ -95,9 +91,8 @@ def colour_strip(axes, limits, cmap, span=None, vertical=True):
         picture, extent = ramp[:, None], (0, 1, low, high)
     else:
         picture, extent = ramp[None, :], (low, high, 0, 1)
-    axes.imshow(
-        picture, cmap=cmap, vmin=limits[0], vmax=limits[1], extent=extent, origin="lower", aspect="auto"
-    )
+    axes.set(xlim=extent[:2], ylim=extent[2:])
+    _show(axes, picture, extent, limits, cmap)
     (axes.xaxis if vertical else axes.yaxis).set_visible(False)
     mark(axes, "y" if vertical else "x", most=None if vertical else 6, grid=False, far=vertical)
 
@@ -290,8 +285,6 @@ def heat_map(values, *, rows, columns, label, row_label, column_label, title, cm
     values : (len(rows), len(columns)).   rows, columns : numbers or strings.   label : the values, with unit.
     log : colours by the logarithm; cells at or below zero stay empty.
     """
-    import matplotlib
-
     values = np.asarray(values, dtype=np.float64)
     usable = np.where(values > 0, values, np.nan) if log else values
     shown = np.log10(usable) if log else values
@@ -299,8 +292,9 @@ def heat_map(values, *, rows, columns, label, row_label, column_label, title, cm
     width, height = max(1.6, min(0.62 * len(columns), 8.0)), max(1.0, min(0.32 * len(rows), 6.0))
     figure = new_figure(width + 2.1, height + 1.0)
     axes = place(figure, 0.85, 0.55, width, height)
-    colours = matplotlib.colormaps[cmap].with_extremes(bad="#eceef1")
-    axes.imshow(shown, cmap=colours, vmin=limits[0], vmax=limits[1], aspect="auto", origin="lower")
+    extent = (-0.5, len(columns) - 0.5, -0.5, len(rows) - 0.5)
+    axes.set(xlim=extent[:2], ylim=extent[2:])
+    _show(axes, shown, extent, limits, cmap, bad="#eceef1")
     axes.set_xticks(range(len(columns)), [f"{c:g}" if isinstance(c, float) else str(c) for c in columns])
     axes.set_yticks(range(len(rows)), [f"{r:g}" if isinstance(r, float) else str(r) for r in rows])
     axes.set(xlabel=column_label, ylabel=row_label)
