@@ -1,14 +1,20 @@
 """Pictures of the evaluation, under the names that users know."""
 
+from functools import cache, partial
+
 import numpy as np
 
+from dark_pipeline import figures
 from dark_pipeline.captions import CAPTIONS
 from dark_pipeline.comparison import percent_error, real_rate, sample_of
-from utils.fits_io.atomic import write_bytes
+from utils.application.figure_style import BlockMeans, celsius
+from utils.application.pictures import draw
 from utils.fits_io.mapped import drop_pages
 from utils.fits_io.naming import label
 from utils.kernels import groups as grouping
+from utils.kernels.medians import median
 
+SECTION = "Evaluation"
 HEAD = ("Temperature (°C)", "Exposure (s)", "MAE [ADU/s]", "MAPE [%]")
 CLASSES = (
     ("all", (0.0, np.inf), "all pixels"),
@@ -19,15 +25,6 @@ CLASSES = (
 """Classes of pixels by the error of the 1-D model [%]: name, limits, in words."""
 
 
-def draw(record, path, figure, caption, section):
-    """Write one figure and list it."""
-    from utils.application.figure_style import png_bytes
-
-    record.claim(path)
-    write_bytes(path, [png_bytes(figure)])
-    record.add_figure(path, CAPTIONS[caption], section=section)
-
-
 def median_rates(maps):
     """Median rate of each map and its error, of a regular sample of pixels: (n,), (n,) [ADU/s]."""
     where = sample_of(maps.rates[0].size)
@@ -35,28 +32,25 @@ def median_rates(maps):
     for index in range(len(maps.paths)):
         values = real_rate(maps, index, where).astype(np.float64)
         values = values[np.isfinite(values)]
-        rates.append(np.median(values) if values.size else np.nan)
-        spread = 1.4826 * np.median(np.abs(values - rates[-1])) if values.size else np.nan
+        rates.append(median(values))
+        spread = 1.4826 * median(np.abs(values - rates[-1]))
         errors.append(1.2533 * spread / np.sqrt(max(1, values.size)))
         drop_pages(maps.rates[index], maps.dqs[index])
     return np.array(rates), np.array(errors)
 
 
-def draw_1d(config, record, folder, maps, model):
-    """Pictures of the 1-D model of one exposure, in exp_*/."""
-    from dark_pipeline import figures
-    from utils.application.figure_style import BlockMeans, celsius
-
-    section, out = "Evaluation", config.output_dir / folder
+def figures_1d(out, maps, model):
+    """Figures of the 1-D model of one exposure, as `draw` takes them.  out : exp_*/ of the output folder."""
     rates, errors = median_rates(maps)
     fitted = median_of(model)
     exposure = float(maps.exposure.mean())
     figure = figures.against_temperature(
         [(exposure, maps.temperature, rates, errors)], lambda t, e: fitted(t, 1.0)
     )
-    draw(record, out / "dark_current_vs_temperature.png", figure, "dark_current_vs_temperature", section)
+    name = "dark_current_vs_temperature"
+    yield out / f"{name}.png", figure, name, SECTION
     hottest = int(np.argmax(maps.temperature))
-    percent = percent_error(maps, hottest, model, config.shared.jobs)
+    percent = percent_error(maps, hottest, model)
     at = f"{celsius(maps.temperature[hottest])}, {exposure:g} s"
     for name, (low, high), words in CLASSES:
         means, count = BlockMeans(percent.shape), 0
@@ -67,14 +61,11 @@ def draw_1d(config, record, folder, maps, model):
             count += np.count_nonzero(inside)
         title = f"{at}: {words} ({100.0 * count / percent.size:.3g} % of the pixels)"
         figure = figures.error_map(means.small(), title, low, high)
-        draw(record, out / f"model_evaluation_masks_{name}.png", figure, f"masks_{name}", section)
+        yield out / f"model_evaluation_masks_{name}.png", figure, f"masks_{name}", SECTION
 
 
-def draw_2d(config, record, maps, model, rows):
-    """Heat maps over temperature and exposure, and comparisons of single maps."""
-    from dark_pipeline import figures
-
-    section, out = "Evaluation", config.output_dir
+def heat_maps(out, maps, rows):
+    """Errors and rates over temperature and exposure."""
     members = grouping.group_by_gap(maps.temperature, float(maps.headers[0].get("TTOL", 0.5)))
     exposures = maps.by_exposure()
     temperatures = [float(maps.temperature[m].mean()) for m in members]
@@ -92,23 +83,38 @@ def draw_2d(config, record, maps, model, rows):
                 if both.size:
                     table[i, j] = np.mean([rows[index][column] for index in both])
         figure = figures.heat(table, temperatures, times, unit, words, log)
-        draw(record, out / f"heatmap_{key}_2d.png", figure, key, section)
-    count = len(maps.paths)
-    order = np.lexsort((maps.exposure, maps.temperature))
-    chosen = order[config.shared.pictured(count, maps.rates[0].shape, (0, count // 2, count - 1))]
+        yield out / f"heatmap_{key}_2d.png", figure, key, SECTION
+
+
+def compared(out, maps, model, index):
+    """The 2-D model beside one map: pixel by pixel, and sorted."""
     where = sample_of(maps.rates[0].size)
-    for index in chosen:
-        temperature, exposure = float(maps.temperature[index]), float(maps.exposure[index])
-        shift = np.float32(model.offset_of(maps.session[index]) / exposure)
-        name = f"T{label(temperature, 1, 'p')}_E{_point(exposure)}"
-        for kind, function, pixels in (
-            ("scatter", figures.scatter, np.union1d(where, brightest(maps, index))),
-            ("line_compare", figures.line_compare, where),
-        ):
-            real = real_rate(maps, index, pixels)
-            synthetic = model.at(pixels, temperature, exposure)[0] + shift
-            path = out / "plots_2d_comparison" / f"{kind}_{name}.png"
-            draw(record, path, function(real, synthetic, temperature, exposure), kind, section)
+    temperature, exposure = float(maps.temperature[index]), float(maps.exposure[index])
+    shift = np.float32(model.offset_of(maps.session[index]) / exposure)
+    name = f"T{label(temperature, 1, 'p')}_E{_point(exposure)}"
+    for kind, function, pixels in (
+        ("scatter", figures.scatter, np.union1d(where, brightest(maps, index))),
+        ("line_compare", figures.line_compare, where),
+    ):
+        real = real_rate(maps, index, pixels)
+        synthetic = model.at(pixels, temperature, exposure)[0] + shift
+        path = out / "plots_2d_comparison" / f"{kind}_{name}.png"
+        yield path, function(real, synthetic, temperature, exposure), kind, SECTION
+
+
+def draw_1d(config, record, made):
+    """Draw the 1-D models.  made : list of (folder, maps, model), one an exposure."""
+    tasks = [partial(figures_1d, config.output_dir / folder, maps, model) for folder, maps, model in made]
+    draw(config.shared, record, CAPTIONS, tasks, made[0][1].shape if made else (0, 0))
+
+
+def draw_2d(config, record, maps, model, rows):
+    """Draw heat maps over temperature and exposure, and comparisons of single maps."""
+    count, out = len(maps.paths), config.output_dir
+    order = np.lexsort((maps.exposure, maps.temperature))
+    chosen = order[config.shared.pictured(count, maps.shape, (0, count // 2, count - 1))]
+    tasks = [partial(heat_maps, out, maps, rows), *(partial(compared, out, maps, model, k) for k in chosen)]
+    draw(config.shared, record, CAPTIONS, tasks, maps.shape)
 
 
 def _point(exposure):
@@ -126,13 +132,13 @@ def median_of(model):
     size = model.dq.size
     where = np.arange(0, size, size // 50_000 | 1)
     a, b, gamma = model.parameters(where)
-    params = np.stack([a, b, np.zeros_like(a) if gamma is None else gamma]).astype(np.float64)
+    params = np.stack([a, b, np.zeros_like(a) if gamma is None else gamma])
     params = params[:, np.isfinite(params).all(axis=0)]
 
+    @cache  # several pictures ask for the same
     def at(temperature, exposure):
-        if params.shape[1] == 0:
-            return np.nan
-        power = params[1] * (temperature - model.t_min) + params[2] * np.log(exposure)
-        return float(np.median(params[0] * np.exp(power)))
+        power = params[1] * np.float32(temperature - model.t_min)
+        power += params[2] * np.float32(np.log(exposure))
+        return float(median(params[0] * np.exp(power, out=power)))
 
     return at

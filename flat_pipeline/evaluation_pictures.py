@@ -4,35 +4,11 @@ import math
 
 import numpy as np
 
-from flat_pipeline.captions import CAPTIONS
 from flat_pipeline.products import EVALUATION
-from flat_pipeline.room import tasks_at_once
 from utils.application.figure_style import celsius
-from utils.fits_io.atomic import write_bytes
-from utils.fits_io.workers import in_workers
 from utils.kernels import groups as grouping
 
 SECTION = "Evaluation"
-PIXEL_BYTES = 60
-"""Memory of what one worker draws, for each pixel."""
-
-
-def draw(config, record, tasks, shape=(0, 0)):
-    """Draw figures in workers, write them in their order and list them.
-
-    tasks : functions without arguments that yield (path, figure, name of its caption, section of the report).
-    shape : (ny, nx) of the maps that a task holds: as many tasks are under way as --memory-limit has room for.
-    """
-    from utils.application.figure_style import png_bytes
-
-    def work(task):
-        return [(path, png_bytes(figure), *words) for path, figure, *words in task()]
-
-    for drawn in in_workers(lambda: work, tasks, tasks_at_once(config.shared, shape, PIXEL_BYTES)):
-        for path, content, caption, section in drawn:
-            record.claim(path)
-            write_bytes(path, [content])
-            record.add_figure(path, CAPTIONS[caption], section=section)
 
 
 def map_figures(folder, name, header, maps):

@@ -1,15 +1,17 @@
 """Compare the model with the masters: in-sample, and with each temperature left out of the fit."""
 
 import math
+from functools import partial
 
 import numpy as np
 
 from bias_pipeline.captions import CAPTIONS
 from bias_pipeline.steps.step3_fit_model import recorded_masters, recorded_model
+from utils.application.pictures import draw
 from utils.domain.bias_model import EQUATION, unusable
 from utils.domain.pixel_mask import read_pixel_mask
 from utils.errors import InputError
-from utils.fits_io.atomic import write_bytes, write_csv
+from utils.fits_io.atomic import write_csv
 from utils.fits_io.mapped import drop_pages
 from utils.fits_io.naming import counted, label, unique_names
 from utils.fits_io.product_reader import view_planes
@@ -53,11 +55,12 @@ def run(config, context):
         write_csv(path, rows, COLUMNS)
         record.add_product(path, "EVALUATION_SUMMARY")
         _report(record, rows)
-        _write_maps(config, record, masters, model, maps)
+        names = unique_names([label(t, 1) for t in masters.temperatures])
+        if config.save_eval_fits:
+            for index, name in enumerate(names):
+                _write_fits(config, record, masters, model, maps, index, name)
         if config.shared.plots != "none":
-            _draw_summary(record, folder, rows)
-            if found.pulls:
-                _draw_pulls(record, folder, np.concatenate(found.pulls))
+            _draw(config, record, masters, model, names, rows, found.pulls)
         step.summary = counted(len(rows), "temperature")
         if _can_be_judged(rows):
             inside, left_out = _mean(rows, "rmse"), _mean(rows, "left_out_rmse")
@@ -169,16 +172,18 @@ def _mean(rows, name):
     return sum(values) / len(values) if values else math.nan
 
 
-def _write_maps(config, record, masters, model, maps):
-    """Pictures and FITS files of single temperatures."""
-    count = len(masters.paths)
-    pictured = config.shared.pictured(count, masters.shape, (0, count - 1))
-    names = unique_names([label(t, 1) for t in masters.temperatures])
-    for index, name in enumerate(names):
-        if config.save_eval_fits:
-            _write_fits(config, record, masters, model, maps, index, name)
-        if index in pictured:
-            _draw_maps(record, config.output_dir / EVALUATION, masters, model, index, name)
+def _draw(config, record, masters, model, names, rows, pulls):
+    """Pictures of single temperatures, of all, and of the pulls."""
+    from bias_pipeline import pictures
+
+    folder, count, tasks = config.output_dir / EVALUATION, len(names), []
+    for index in config.shared.pictured(count, masters.shape, (0, count - 1)):
+        compared = partial(_compared, masters, model, index)
+        tasks.append(partial(pictures.evaluation_maps, folder, masters, index, names[index], compared))
+    tasks.append(partial(pictures.evaluation_summary, folder, rows))
+    if pulls:
+        tasks.append(partial(pictures.evaluation_pulls, folder, np.concatenate(pulls)))
+    draw(config.shared, record, CAPTIONS, tasks, masters.shape)
 
 
 def _compared(masters, model, index, rows=slice(None)):
@@ -229,49 +234,3 @@ def _inputs(config, paths):
         }
         for path in paths
     ]
-
-
-def _draw_maps(record, folder, masters, model, index, name):
-    from bias_pipeline import figures
-    from utils.application.figure_style import BlockMeans, map_limits, png_bytes
-
-    means = {kind: BlockMeans(masters.shape) for kind in ("real_bias", "synthetic_bias", "mae", "mape")}
-    for rows in means["mae"].strips():
-        for kind, strip in _compared(masters, model, index, rows).items():
-            means[kind].add(strip)
-        drop_pages(masters.values[index][rows], masters.sigmas[index][rows])
-    maps = {kind: one.small() for kind, one in means.items()}
-    temperature, limits = masters.temperatures[index], map_limits(maps["real_bias"])
-    drawn = {
-        "real_bias": figures.real_bias_map(maps["real_bias"], temperature, limits),
-        "synthetic_bias": figures.synthetic_bias_map(maps["synthetic_bias"], temperature, limits),
-        "mae": figures.mae_map(maps["mae"], temperature),
-        "mape": figures.mape_map(maps["mape"], temperature),
-    }
-    for kind, figure in drawn.items():
-        path = record.claim(folder / f"{kind}_{name}C.png")
-        write_bytes(path, [png_bytes(figure)])
-        record.add_figure(path, CAPTIONS[kind], section="Evaluation")
-
-
-def _draw_summary(record, folder, rows):
-    from bias_pipeline import figures
-    from utils.application.figure_style import png_bytes
-
-    def series(prefix):
-        keys = {"mae": "mae", "rmse": "rmse", "bias": "mean_error", "chi2": "chi2_red"}
-        return {key: [row[prefix + column] for row in rows] for key, column in keys.items()}
-
-    figure = figures.evaluation_summary([row["temperature"] for row in rows], series(""), series("left_out_"))
-    path = record.claim(folder / "evaluation_summary.png")
-    write_bytes(path, [png_bytes(figure)])
-    record.add_figure(path, CAPTIONS["evaluation_summary"], section="Evaluation")
-
-
-def _draw_pulls(record, folder, pulls):
-    from bias_pipeline import figures
-    from utils.application.figure_style import png_bytes
-
-    path = record.claim(folder / "pulls.png")
-    write_bytes(path, [png_bytes(figures.pulls(pulls))])
-    record.add_figure(path, CAPTIONS["pulls"], section="Evaluation")

@@ -47,7 +47,7 @@ def run_1d(config, context):
         have = {ref.path.parent for ref in record.products("DARK_A", made_by="--mode full")}
         maps, _, _ = open_dark_maps(config, record)
         folders = folders_of(maps.exposure)
-        rows = []
+        rows, made = [], []
         for member in maps.by_exposure():
             name = folders[member[0]]
             folder = config.output_dir / MODEL_1D / name
@@ -56,12 +56,13 @@ def run_1d(config, context):
             some = maps.subset(np.sort(member))
             model = _matching(DarkModel.load(folder), some)
             rows += _rows(some, all_in_sample(some, model, two=False, jobs=config.shared.jobs))
-            if config.shared.plots != "none":
-                pictures.draw_1d(config, record, name, some, model)
+            made.append((name, some, model))
         path = record.claim(config.output_dir / SUMMARY_1D)
         write_csv(path, rows, (*HEAD, *_METRICS, "dark_real", "dark_synthetic", "frames"))
         record.add_product(path, "EVALUATION_SUMMARY")
         _report(record, rows, "evaluation, 1-D")
+        if config.shared.plots != "none":
+            pictures.draw_1d(config, record, made)
         step.summary = f"{counted(len(rows), 'map')}, mean MAE {_mean(rows, HEAD[2]):.3g} ADU/s"
 
 

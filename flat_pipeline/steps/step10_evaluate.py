@@ -6,7 +6,9 @@ from functools import partial
 import numpy as np
 
 from flat_pipeline import left_out, models
+from flat_pipeline.captions import CAPTIONS
 from flat_pipeline.products import EVALUATION
+from utils.application.pictures import draw
 from utils.fits_io.atomic import write_csv
 from utils.fits_io.mapped import drop_pages, native
 from utils.fits_io.naming import counted
@@ -59,9 +61,10 @@ def run(config, context):
         record.add_product(path, "EVALUATION_SUMMARY")
         _report(record, rows, outer)
         if config.shared.plots != "none":
-            from flat_pipeline.evaluation_pictures import draw, summary_figures
+            from flat_pipeline.evaluation_pictures import summary_figures
 
-            draw(config, record, [*tasks, partial(summary_figures, config, rows)], filters[0].shape)
+            tasks.append(partial(summary_figures, config, rows))
+            draw(config.shared, record, CAPTIONS, tasks, filters[0].shape)
         step.summary = f"{counted(len(rows), 'master')}, mean MAE {_mean(rows, 'mae'):.3g}"
 
 

@@ -1,0 +1,31 @@
+"""Pictures of a step, drawn by all workers and written in their order."""
+
+import math
+
+from utils.fits_io.atomic import write_bytes
+from utils.fits_io.workers import in_workers
+
+PROGRAM_BYTES, PIXEL_BYTES = 200 << 20, 60
+"""Memory of the program, and for each pixel of what one worker draws."""
+
+
+def draw(shared, record, captions, tasks, shape=(0, 0)):
+    """Draw figures, write them and list them in the report.
+
+    shared : `SharedOptions`.  captions : name -> text.
+    tasks : functions without arguments that yield (path, figure, name of its caption, section of the report).
+    shape : (ny, nx) of the maps that a task holds: as many are under way as --memory-limit has room for.
+    """
+    # Matplotlib is imported once, before workers are forked.
+    from utils.application import quick_drawing  # noqa: F401
+    from utils.application.figure_style import png_bytes
+
+    def work(task):
+        return [(path, png_bytes(figure), *words) for path, figure, *words in task()]
+
+    room = (shared.memory_limit - PROGRAM_BYTES) // max(1, PIXEL_BYTES * math.prod(shape))
+    for drawn in in_workers(lambda: work, tasks, max(1, min(shared.jobs, room))):
+        for path, content, caption, section in drawn:
+            record.claim(path)
+            write_bytes(path, [content])
+            record.add_figure(path, captions[caption], section=section)
