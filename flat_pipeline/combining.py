@@ -182,12 +182,18 @@ class CombinedFlats:
             total, weights, variance = (np.zeros_like(ratios[part]) for _ in range(3))
             shares = {}
             for index, weight in self.weights[name]:
-                one = self.spool.part((index, "value"), part)
+                one, own = (self.spool.part((index, kind), part) for kind in ("value", "own"))
                 good = np.isfinite(one)
-                total += np.where(good, one, np.float32(0.0)) * weight
+                if good.all():  # as nearly everywhere
+                    good = True
+                else:
+                    one[~good] = own[~good] = 0.0
+                one *= weight
+                total += one
                 weights += good * weight
                 # Of each pixel its own: where the light is faint the flat varies less, its ratio to the illumination more.
-                variance += np.where(good, self.spool.part((index, "own"), part), np.float32(0.0)) * weight**2
+                own *= weight**2
+                variance += own
                 key, scale = self.commons[index]
                 share = shares.setdefault((self.sources[index], key), np.zeros_like(total))
                 share += good * (weight * np.sqrt(scale))

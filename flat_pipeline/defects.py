@@ -17,9 +17,9 @@ HIGH = 1.1
 
 @dataclass(eq=False)
 class Judged:
-    """dq : (ny, nx) int16 with DEAD, LOW_QE and HOT.  limits : `DefectLimits`.  prnu : `pixel_response.Prnu`.
+    """dq : (ny, nx) int16 with DEAD (and DO_NOT_USE), LOW_QE and HOT.  limits : `DefectLimits`.
 
-    counts : number of pixels that are 'dead', 'low-QE' and 'hot'.
+    prnu : `pixel_response.Prnu`.  counts : number of pixels that are 'dead', 'low-QE' and 'hot'.
     """
 
     dq: np.ndarray
@@ -52,7 +52,7 @@ def judge_pixels(flat, sigma, noisy, config):
     found = pixel_response.find_defects(flat, sigma, limits=limits)
     dq, counts = np.zeros(flat.shape, np.int16), {}
     for word, bit, pixels in (
-        ("dead", DQ.DEAD, found.dead),
+        ("dead", DQ.DEAD | DQ.DO_NOT_USE, found.dead),
         ("low-QE", DQ.LOW_QE, found.low_qe),
         ("hot", DQ.HOT, found.high),
     ):

@@ -188,7 +188,6 @@ def _planes(combined, index, illumination, defects):
                 value /= factor
                 sigma /= factor
         dq |= bits[part]
-        dq[(dq & DQ.DEAD) != 0] |= np.int16(DQ.DO_NOT_USE)
         return {"value": value, "sigma": sigma, "dq": dq}
 
     return computed_planes(defects.shape, {"value": np.float32, "sigma": np.float32, "dq": np.int16}, piece)
