@@ -14,7 +14,7 @@ from utils.fits_io.products import DQ
 from utils.kernels import dark_fit, dark_law, dark_regions, dark_sensor, noise
 from utils.kernels import groups as grouping
 
-BLOCK = 16384
+BLOCK = 1 << 15
 """Pixels fitted at a time: work arrays stay in cache."""
 SAMPLE, SAMPLE_BRIGHT = 20000, 4000
 """Pixels from which the sensor's own distribution is measured: of all kinds, and bright ones in addition."""

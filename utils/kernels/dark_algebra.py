@@ -20,7 +20,12 @@ def product(columns, values, kind=np.float64):
 
 
 def line_precision(var_a, var_b, cov, t):
-    """Inverse covariance (3, m) of the level at ``t`` and the slope of lines a + b T: rows 00, 01, 11."""
+    """Inverse covariance (3, m) of the level at ``t`` and the slope of lines a + b T: rows 00, 01, 11.
+
+    var_b None : of a level alone, (1, m).
+    """
+    if var_b is None:
+        return 1.0 / np.maximum(np.asarray(var_a, np.float64), 1e-12)[None]
     var_b, cov = np.asarray(var_b, np.float64), np.asarray(cov, np.float64)
     level, mixed = var_a + 2 * t * cov + t * t * var_b, cov + t * var_b
     # Rounding of the maps must not make the covariance singular.
@@ -62,8 +67,56 @@ class Nuisances:
         chi2 -= value * value
 
 
+class Sums:
+    """Sums over the maps that normal equations of m pixels are made of, filled piece after piece of the pixels.
+
+    columns : dict of what stands before the weights: theta (k (k + 1) / 2, n), cross (2 k, n), nuisance (3, n), gradient
+    (k, n).  free : k, parameters.  precision : of the nuisances, as `Nuisances` takes it, or None.  kind : of the sums.
+    """
+
+    def __init__(self, columns, free, precision, m, kind):
+        self._columns, self._precision, self.nuisances = columns, precision, 0
+        self.h, self.g = np.empty((len(columns["theta"]), m), kind), np.empty((free, m), kind)
+        self.chi2 = np.zeros(m, kind)
+        if precision is None:
+            return
+        k = self.nuisances = 1 if len(precision) == 1 else 2
+        self.cross, self.right = np.empty((k * free, m), kind), np.empty((k, m), kind)
+        self.inner = np.empty((2 * k - 1, m))
+
+    def add_data(self, part, weighted, u):
+        """Take residuals times weights (n, m), which are overwritten; u (n, m) or (n, 1) : signal of p = 1."""
+        if self.nuisances:
+            self.right[:, part] = self._columns["nuisance"][: self.nuisances] @ weighted
+        weighted *= u
+        self.g[:, part] = self._columns["gradient"] @ weighted
+
+    def add_weights(self, part, w, u, work=None):
+        """Take weights (n, m); work (n, m) is overwritten."""
+        weighted = np.multiply(w, u, out=work)
+        if self.nuisances:
+            self.inner[:, part] = self._columns["nuisance"][: len(self.inner)] @ w
+            self.cross[:, part] = self._columns["cross"][: len(self.cross)] @ weighted
+        weighted *= u
+        self.h[:, part] = self._columns["theta"] @ weighted
+
+    def equations(self):
+        """Return h, g and the quadratic form with the nuisances taken out; what stands here is used up."""
+        if self.nuisances:
+            nuisances = Nuisances(self.inner, self._precision, self.h.dtype)
+            cross = self.cross.reshape(self.nuisances, len(self.g), -1)
+            nuisances.eliminate(self.h, self.g, self.chi2, cross, self.right)
+        return self.h, self.g, self.chi2
+
+
 def inverse(h):
-    """Inverse of symmetric 3 x 3 matrices given as (6, m): 00 01 02 11 12 22; same layout."""
+    """Inverse of symmetric matrices, 2 x 2 as (3, m): 00 01 11, 3 x 3 as (6, m): 00 01 02 11 12 22; same layout."""
+    if len(h) == 3:
+        a, b, d = h
+        first, second = (1.0 / np.sqrt(np.maximum(one, 1e-30)) for one in (a, d))
+        off = b * first * second * (1.0 - ROUNDING)
+        det = np.maximum(1.0 - off * off, ROUNDING**2)
+        return np.stack([first * first, -off * first * second, second * second]) / det
     a, b, c, d, e, f = h
     # Scaled to a unit diagonal first: the parameters differ by orders of magnitude.
     scale = 1.0 / np.sqrt(np.maximum(np.stack([a, d, f]), 1e-30))

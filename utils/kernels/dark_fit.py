@@ -13,13 +13,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from utils.kernels.dark_algebra import Nuisances, inverse, line_precision, product, solve_step
+from utils.kernels.dark_algebra import SMALL_PRODUCT, Sums, inverse, line_precision, product, solve_step
 
-MORE_STEPS = 12
-"""Steps for the pixels that the first two leave short of their solution."""
+QUICK_STEPS, MORE_STEPS = 3, 12
+"""Steps of all pixels, and damped ones of those that they leave short of their solution."""
 CONVERGED = 1e-3
 """A step below this many standard errors ends the iteration."""
 B_RANGE, GAMMA_RANGE = (-0.1, 0.5), (-0.95, 2.0)
+_HELD = 1e12
+_DOUBLES = 1 << 12
+"""Pixels of which some float64 arrays stay in the cache."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,21 +138,40 @@ def fit_pixels(signal, read_variance, design, prior, *, inverse_gain=0.0, bias=N
     without signal [ADU^2].  design : `Design`.  prior : `Prior`.  inverse_gain : [ADU/e-], shot noise from the model.
     bias : `BiasError` or None for an exact bias.  start : (b, gamma), default the prior's.
     Returns `PixelFit`; pixels with no usable sample have NaN.
+
+    Newton's method without damping ends for nearly all pixels at once: the linear problem at the start, and one step with
+    the noise of its result.  Who has not arrived after three steps walks again, with damped ones.
     """
     work = Problem(signal, read_variance, design, prior, inverse_gain, bias, fast=True)
-    b, gamma = (float(np.mean(v)) for v in ((prior.b, prior.gamma) if start is None else start))
-    state = work.steps(work.begin(b, gamma), 1, weigh=False)[0]
-    state, moving, solution = work.steps(state, 1)
-    moving = np.flatnonzero(moving)
-    if moving.size:
-        some = work.part(moving)
-        found = state[:, moving]
-        for _ in range(2):
-            found, _, last = some.steps(found, MORE_STEPS)
-        state[:, moving] = found
-        for whole, piece in zip(solution, last, strict=True):
-            whole[..., moving] = piece
+    start = [float(np.mean(value)) for value in ((prior.b, prior.gamma) if start is None else start)]
+    begin, h, g = work.begin(*start)
+    now, left, some = work.moved(begin, solve_step(h, g, 0.0)), None, work
+    for _ in range(QUICK_STEPS):
+        h, g, _, best = some.objective(now, weigh=True)
+        step = solve_step(h, g, 0.0)
+        gain = (step * g).sum(axis=0)
+        now = some.moved(now, step)
+        chi2 = best - gain - some.prior_pull(now)
+        if left is None:
+            left, state, solution = np.arange(gain.size), now, (h, chi2)
+        else:
+            _put(left, (state, *solution), (now, h, chi2))
+        moving = np.flatnonzero(~(gain <= CONVERGED))
+        left = left[moving]
+        if not left.size:
+            break
+        some, now = some.part(moving), now[:, moving]
+    if left.size:
+        found = begin[:, left]
+        for _ in range(3):
+            found, last = some.steps(found, MORE_STEPS)
+        _put(left, (state, *solution), (found, *last))
     return work.finish(state, *solution)
+
+
+def _put(where, wholes, pieces):
+    for whole, piece in zip(wholes, pieces, strict=True):
+        whole[..., where] = piece
 
 
 class Problem:
@@ -164,201 +186,207 @@ class Problem:
         self.fast, self.kind = fast, np.float32 if fast else np.float64
         self.free = 2 if fast and not np.any(prior.gamma_sigma) else 3
         usable = np.isfinite(signal)
-        self.complete = bool(usable.all())
-        self.usable = usable
-        self.y = signal if self.complete else np.where(usable, signal, np.float32(0))
+        self.lost, self.y = None, signal
+        if not usable.all():
+            self.lost = np.logical_not(usable, out=usable)
+            self.y = np.where(self.lost, np.float32(0), signal)
         self.read_variance = np.asarray(read_variance, np.float32)
         self.w = np.empty(signal.shape, np.float32)
         x, ln, t = design.x, design.log_exposure, design.temperature - design.pivot_t
         one = np.ones_like(x)
-        self.x32, self.l32 = x.astype(np.float32), ln.astype(np.float32)
-        self.t32 = design.exposure.astype(np.float32)
         terms = (one, x, ln)[: self.free]
         columns = {
             "theta": [p * q for i, p in enumerate(terms) for q in terms[i:]],
             "cross": [*terms, *(t * p for p in terms)],
             "nuisance": [one, t, t * t],
             "gradient": terms,
+            "power": [x, ln, np.log(design.exposure)] if np.any(ln) else [x, np.log(design.exposure)],
         }
         self.columns = {name: np.array(rows, np.float32) for name, rows in columns.items()}
         self.nuisances = 0 if bias is None else 1 if bias.var_b is None else 2
-        self.precision = self._bias_precision()
+        self.precision = None
+        if bias is not None:
+            self.precision = line_precision(bias.var_a, bias.var_b, bias.cov_ab, design.pivot_t)
         self.prior_mean, self.prior_weight = _prior_arrays(prior, signal.shape[1])
-        self._inner = None
 
     def part(self, where):
-        """Return the work of some pixels, without weights."""
-        prior = self.prior
-        one = Prior(
-            *(_take(value, where) for value in (prior.b, prior.b_sigma, prior.gamma, prior.gamma_sigma))
-        )
-        data = np.where(self.usable[:, where], self.y[:, where], np.float32(np.nan))
+        """Return the work of the pixels at the indices ``where``, without weights."""
+        data = self.y[:, where]
+        if self.lost is not None:
+            data[self.lost[:, where]] = np.nan
         bias = None if self.bias is None else self.bias.at(where)
-        return Problem(data, self.read_variance[where], self.design, one, self.inverse_gain, bias, self.fast)
+        more = self.design, self.prior.at(where), self.inverse_gain, bias, self.fast
+        return Problem(data, self.read_variance[where], *more)
 
-    def _bias_precision(self):
-        """Inverse covariance of the bias's level at the pivot and its slope: rows aa, ab, bb."""
-        if self.bias is None:
-            return None
-        var_a = np.asarray(self.bias.var_a, np.float64)
-        if self.nuisances == 1:
-            return (1.0 / np.maximum(var_a, 1e-12))[None]
-        return line_precision(var_a, self.bias.var_b, self.bias.cov_ab, self.design.pivot_t)
-
-    def _unit(self, state):
+    def unit(self, state):
         """Signal of p = 1, (n, m) float32."""
-        u = np.multiply.outer(self.x32, state[1].astype(np.float32))
-        if np.any(self.l32):
-            u += np.multiply.outer(self.l32, state[2].astype(np.float32))
-        np.exp(u, out=u)
-        u *= self.t32[:, None]
-        return u
+        u = product(self.columns["power"].T, self._powers(state), np.float32)
+        return np.exp(u, out=u)
+
+    def _powers(self, state):
+        """What the exponents of `unit` are made of, beside their columns."""
+        powers = np.ones((len(self.columns["power"]), state.shape[1]), np.float32)
+        powers[:-1] = state[1 : len(powers)]
+        return powers
+
+    def _pieces(self):
+        """Slices of pixels whose work arrays stay in the cache, and three such arrays for each."""
+        n, m = self.y.shape
+        width = min(m, max(64, SMALL_PRODUCT // (6 * n)))
+        room = np.empty((3, n * width), np.float32)
+        for first in range(0, m, width):
+            part = slice(first, min(first + width, m))
+            size = part.stop - first
+            yield part, [one[: n * size].reshape(n, size) for one in room]
 
     def begin(self, b, gamma):
-        """Best p for one B and gamma in all pixels, a linear problem; leaves the weights at its model."""
+        """Best p for one B and gamma in all pixels, a linear problem, and the normal equations there: state, h, g."""
         d = self.design
+        sums = Sums(self.columns, self.free, self.precision, self.y.shape[1], self.kind)
         u = d.exposure * np.exp(b * d.x + gamma * d.log_exposure)
-        t = self.columns["nuisance"][1]
-        of_weights = np.array([u * u, u, u * t], np.float32)[: 1 + self.nuisances]
-        of_data = np.array([u, np.ones_like(u), t], np.float32)[: 1 + self.nuisances]
+        by_frames = (u * d.frames).astype(np.float32)[None]
         u = u.astype(np.float32)[:, None]
-        p = None
-        for _ in range(2):
-            self._set_weights(
-                None if p is None else u * (np.maximum(p, 0.0) * self.inverse_gain).astype(np.float32)
-            )
-            found = product(of_weights, self.w, self.kind)
-            right = product(of_data, self.w * self.y, self.kind)
-            h, g = found[:1], right[:1]
-            if self.nuisances:
-                self._of_weights().eliminate(h, g, np.zeros_like(g[0]), found[1:, None], right[1:])
-            p = g[0] / np.maximum(h[0], 1e-30)
-        return np.stack([p, np.full_like(p, b), np.full_like(p, gamma)])
+        over = np.float32(by_frames[0] @ u[:, 0])
+        for part, (work, *_) in self._pieces():
+            y = self.y[:, part]
+            # Least squares with the weights of the frames tells p for the noise.
+            if self.lost is not None:
+                np.multiply(u, ~self.lost[:, part], out=work)
+                over = np.maximum((by_frames @ work)[0], 1e-30)
+            p = (by_frames @ y)[0] / over
+            np.multiply(u, self._shot(p), out=work)
+            w = self._set_weights(part, work)
+            sums.add_data(part, np.multiply(w, y, out=work), u)
+            sums.add_weights(part, w, u)
+        h, g, _ = sums.equations()
+        p = g[0] / np.maximum(h[0], 1e-30)
+        g -= p * h[: self.free]
+        state = np.stack([p, np.full_like(p, b), np.full_like(p, gamma)])
+        self._scale(h, g, p)
+        self._support(h, g, state)
+        return state, h, g
 
-    def weigh(self, state, unit=None):
-        """Weights from the noise of the model's own signal."""
-        signal = None
-        if self.inverse_gain:
-            signal = (np.maximum(state[0], 0.0) * self.inverse_gain).astype(np.float32)
-            signal = signal * (self._unit(state) if unit is None else unit)
-        self._set_weights(signal)
+    def moved(self, state, step):
+        """Return the state (3, m) after a step of the free parameters, inside the ranges of B and gamma."""
+        state = state.copy()
+        state[: self.free] += step
+        np.clip(state[1], *B_RANGE, out=state[1])
+        np.clip(state[2], *GAMMA_RANGE, out=state[2])
+        return state
 
-    def _set_weights(self, shot):
-        d, variance = self.design, self.w
-        variance[:] = self.read_variance
-        if shot is not None:
-            variance += shot
-        variance *= (1.0 / d.frames).astype(np.float32)[:, None]
-        if d.common_variance.any():
-            variance += d.common_variance.astype(np.float32)[:, None]
-        np.reciprocal(variance, out=variance)
-        if not self.complete:
-            variance *= self.usable
-        self._inner = None
+    def _shot(self, p):
+        """Factor between `unit` and the variance of shot noise, float32."""
+        return (np.maximum(p, 0.0) * self.inverse_gain).astype(np.float32, copy=False)
 
-    def _of_weights(self):
-        """What the present weights make of the bias nuisances."""
-        if self._inner is None:
-            inner = product(self.columns["nuisance"][: 2 * self.nuisances - 1], self.w)
-            self._inner = Nuisances(inner, self.precision, self.kind)
-        return self._inner
+    def _set_weights(self, part, shot):
+        """Set weights of some pixels from their shot noise (n, m), which is overwritten; returns them."""
+        frames, w = self.design.frames, self.w[:, part]
+        shot += self.read_variance[part]
+        if self.design.common_variance.any():
+            shot += (self.design.common_variance * frames).astype(np.float32)[:, None]
+        np.divide(frames.astype(np.float32)[:, None], shot, out=w)
+        if self.lost is not None:
+            np.copyto(w, 0.0, where=self.lost[:, part])
+        return w
 
-    def _equations(self, u, p, r):
-        """Normal equations with the bias eliminated: h (in rows of the upper triangle), g, quadratic form (m,)."""
-        c, kind = self.columns, self.kind
-        wr = self.w * r
-        chi2 = np.einsum("ij,ij->j", wr, r).astype(kind, copy=False)
-        wu = self.w * u
-        if self.nuisances:
-            cross = product(c["cross"][: self.free * self.nuisances], wu, kind)
-            right = product(c["nuisance"][: self.nuisances], wr, kind)
-        wr *= u
-        g = product(c["gradient"], wr, kind)
-        wu *= u
-        h = product(c["theta"], wu, kind)
-        if self.nuisances:
-            self._of_weights().eliminate(h, g, chi2, cross.reshape(self.nuisances, self.free, -1), right)
-        # The derivatives by B and gamma carry a factor p.
+    def _scale(self, h, g, p):
+        """Derivatives by B and gamma carry a factor p; in place."""
         g[1:] *= p
         h[1 : self.free] *= p
         h[self.free :] *= p * p
-        return h, g, chi2
+
+    def _support(self, h, g, state):
+        """Add what the prior tells to the equations, in place."""
+        held = self.free - 1
+        g[1:] += self.prior_weight[:held] * self._off(state)
+        h[self.free] += self.prior_weight[0]
+        if held == 2:
+            h[5] += self.prior_weight[1]
+
+    def _off(self, state):
+        """Mean of the prior less B, and gamma where it is free."""
+        return (self.prior_mean[: self.free - 1] - state[1 : self.free]).astype(self.kind, copy=False)
+
+    def prior_pull(self, state):
+        """Part of the objective that the prior adds, (m,)."""
+        return (self.prior_weight[: self.free - 1] * np.square(self._off(state))).sum(axis=0)
 
     def objective(self, state, weigh=False):
-        """Return equations and objective (chi-square and prior) at a state; weigh : with weights of that state."""
-        u = self._unit(state)
-        if weigh:
-            self.weigh(state, u)
-        r = u * state[0].astype(np.float32)
-        np.subtract(self.y, r, out=r)
-        h, g, chi2 = self._equations(u, state[0], r)
-        held = self.free - 1
-        weight = self.prior_weight[:held]
-        off = (self.prior_mean[:held] - state[1 : self.free]).astype(self.kind, copy=False)
-        pull = weight * off
-        g[1:] += pull
-        h[self.free] += weight[0]
-        if held == 2:
-            h[5] += weight[1]
-        return h, g, chi2, chi2 + (pull * off).sum(axis=0)
+        """Normal equations and objective at a state, with the bias eliminated; weigh : with weights of that state.
 
-    def steps(self, state, count, weigh=True):
-        """Damped Gauss-Newton steps, each kept only where it lowers the objective.
+        Returns h (rows of the upper triangle), g, chi-square (m,), and that with what the prior adds.
+        """
+        powers, p = self._powers(state), state[0].astype(np.float32, copy=False)
+        shot = self._shot(p)
+        sums = Sums(self.columns, self.free, self.precision, self.y.shape[1], self.kind)
+        for part, (u, r, work) in self._pieces():
+            np.matmul(self.columns["power"].T, powers[:, part], out=u)
+            np.exp(u, out=u)
+            w = self.w[:, part]
+            if weigh:
+                self._set_weights(part, np.multiply(u, shot[part], out=work))
+            np.multiply(u, p[part], out=r)
+            np.subtract(self.y[:, part], r, out=r)
+            np.multiply(w, r, out=work)
+            sums.chi2[part] = np.einsum("ij,ij->j", work, r)
+            sums.add_data(part, work, u)
+            sums.add_weights(part, w, u, r)
+        h, g, chi2 = sums.equations()
+        self._scale(h, g, state[0])
+        self._support(h, g, state)
+        return h, g, chi2, chi2 + self.prior_pull(state)
 
-        weigh : take the weights at the given state first.
-        Returns state, moving (m,) where the last step was large, and (h, chi2) at the state.
+    def steps(self, state, count):
+        """Damped Gauss-Newton steps with the weights of ``state``, each kept only where it lowers the objective.
+
+        Returns the last state, and (h, chi2) there.
         """
         damping = np.zeros(state.shape[1], self.kind)
-        h, g, chi2, best = self.objective(state, weigh)
-        moving = np.ones(state.shape[1], bool)
+        h, g, chi2, best = self.objective(state, weigh=True)
         for _ in range(count):
             step = solve_step(h, g, damping)
-            trial = state.copy()
-            trial[: self.free] += step
-            np.clip(trial[1], *B_RANGE, out=trial[1])
-            np.clip(trial[2], *GAMMA_RANGE, out=trial[2])
+            trial = self.moved(state, step)
             found = self.objective(trial)
             moving = (step * g).sum(axis=0) > CONVERGED
             worse = np.flatnonzero(~(found[3] <= best + 1e-5 * (1.0 + best)))
             damping *= 0.1
             if worse.size:
                 damping[worse] = np.maximum(100.0 * damping[worse], 0.1)
-                for new, old in zip((trial, *found), (state, h, g, chi2, best), strict=True):
-                    new[..., worse] = old[..., worse]
+                _put(worse, (trial, *found), [old[..., worse] for old in (state, h, g, chi2, best)])
             damping[damping < 1e-3] = 0.0
             state, (h, g, chi2, best) = trial, found
             if not moving.any():
                 break
-        return state, moving, (h, chi2)
+        return state, (h, chi2)
 
     def finish(self, state, h, chi2):
         """Covariance, chi-square and prior pull at the solution."""
-        state, h = state.astype(np.float64), h.astype(np.float64)
-        if self.free == 2:
-            none = np.zeros_like(h[0])
-            h = np.stack([h[0], h[1], none, h[2], none, self.prior_weight[1].astype(np.float64)])
-        cov = inverse(h)
-        n_used = np.full(state.shape[1], self.y.shape[0]) if self.complete else self.usable.sum(axis=0)
-        prior_weight = self.prior_weight.astype(np.float64)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            kept = 1.0 - np.stack([cov[3], cov[5]]) * prior_weight
-            pull = np.abs(state[1:] - self.prior_mean) * np.sqrt(prior_weight / np.maximum(kept, 1e-3))
-        held = prior_weight >= _HELD
-        reach = np.where(held, 0.0, pull).max(axis=0)
-        state[1:][held] = self.prior_mean[held]
-        for row, places in ((0, (1, 3, 4)), (1, (2, 4, 5))):
-            cov[np.ix_(places, held[row])] = 0.0
-        nothing = n_used == 0
-        state[:, nothing], cov[:, nothing] = np.nan, np.nan
-        free = 1.0 + np.clip(kept, 0.0, 1.0).sum(axis=0)
-        return PixelFit(*state, cov, chi2.astype(np.float64), n_used, reach, free)
-
-
-_HELD = 1e12
-
-
-def _take(value, where):
-    return value if np.ndim(value) == 0 else np.asarray(value)[where]
+        m, own = state.shape[1], range(1, self.free)
+        state, cov = state.astype(np.float64), np.zeros((6, m))
+        reach, parameters = np.zeros(m), np.ones(m)
+        rows = slice(None) if self.free == 3 else [0, 1, 3]
+        for first in range(0, m, _DOUBLES):
+            part = slice(first, first + _DOUBLES)
+            cov[rows, part] = inverse(h[:, part].astype(np.float64))
+            for i in own:
+                weight = self.prior_weight[i - 1, part]
+                kept = np.clip(1.0 - cov[(3, 5)[i - 1], part] * weight, 0.0, 1.0)
+                pull = np.abs(state[i, part] - self.prior_mean[i - 1, part])
+                pull *= np.sqrt(weight / np.maximum(kept, 1e-3))
+                parameters[part] += kept
+                np.maximum(reach[part], pull, out=reach[part], where=weight < _HELD)
+        for i, places in ((1, (1, 3, 4)), (2, (2, 4, 5))):
+            held = self.prior_weight[i - 1] >= _HELD
+            if held.any():
+                np.copyto(state[i], self.prior_mean[i - 1], where=held)
+                for place in places:
+                    cov[place, held] = 0.0
+        n_used = np.full(m, len(self.y))
+        if self.lost is not None:
+            n_used -= np.count_nonzero(self.lost, axis=0)
+            nothing = np.flatnonzero(n_used == 0)
+            state[:, nothing], cov[:, nothing] = np.nan, np.nan
+        return PixelFit(*state, cov, chi2.astype(np.float64), n_used, reach, parameters)
 
 
 def _prior_arrays(prior, m):

@@ -172,7 +172,7 @@ def _offset_terms(problem, state, session, count):
 
     The error of each pixel's bias is eliminated.
     """
-    unit = problem._unit(state)
+    unit = problem.unit(state)
     weighted = problem.w * (problem.y - unit * state[0].astype(np.float32))
     scale = np.stack([np.ones_like(state[0]), state[0], state[0]])
     k, c = problem.nuisances, problem.columns
