@@ -1,6 +1,6 @@
 """Synthetic darks from the models alone: 1-D at temperatures, 2-D at temperatures and exposures, and a single one."""
 
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 
 import numpy as np
 
@@ -10,8 +10,11 @@ from utils.domain.bias_model import BiasModel
 from utils.domain.dark_model import EQUATION_1D, EQUATION_2D, MAPS_1D, DarkModel
 from utils.errors import InputError
 from utils.fits_io.naming import counted, exposure_label, label, unique_names
+from utils.fits_io.plane_writer import computed_planes
 from utils.fits_io.product_reader import view_planes
-from utils.fits_io.products import write_product
+from utils.fits_io.products import begin_product
+from utils.fits_io.workers import in_workers
+from utils.kernels.pieces import PIECE
 
 _FROM_MODEL = (
     *(
@@ -154,7 +157,7 @@ def _warn_outside(record, model, wanted):
 
 
 def _write_all(config, record, model, plan, *, two):
-    """Write synthetic darks, plan : list of (name, T, t); threads take one each.
+    """Write synthetic darks, plan : list of (name, T, t); those of one exposure together, by workers piece after piece.
 
     two : the model knows the exposure; else it holds for its own only.
     """
@@ -162,29 +165,59 @@ def _write_all(config, record, model, plan, *, two):
     sums = _sums(model)
     inputs = [{"file": path.name, "datasum": one} for path, one in zip(model.paths, sums, strict=True)]
     paths = [record.claim(config.output_dir / name) for name, _, _ in plan]
-
-    def one(task):
-        path, (_, temperature, exposure) = task
-        if record.stands(path):
-            return
-        value, sigma, dq = _evaluate(config, model, bias, temperature, exposure, two)
-        cards = _cards(config, model, temperature, exposure, two)
-        write_product(
-            path,
-            value,
-            prodtype="SYNTHETIC_DARK",
-            unit=config.unit,
-            cards=cards,
-            uncert=sigma,
-            dq=dq,
-            inputs=inputs,
-        )
-
-    with ThreadPoolExecutor(max(1, config.shared.jobs)) as pool:
-        list(pool.map(one, zip(paths, plan, strict=True)))
+    wanted = {}
+    for path, (_, temperature, exposure) in zip(paths, plan, strict=True):
+        if not record.stands(path):
+            wanted.setdefault(exposure, []).append((path, temperature))
+    for exposure, darks in wanted.items():
+        _write_exposure(config, model, bias, darks, exposure, two, inputs)
     for path, (_, temperature, exposure) in zip(paths, plan, strict=True):
         facts = {"temperature": float(temperature), "exposure": float(exposure), "model": sums}
         record.add_product(path, "SYNTHETIC_DARK", **facts)
+
+
+def _write_exposure(config, model, bias, darks, exposure, two, inputs):
+    """Write synthetic darks of one exposure, darks : list of (path, T), which share all that does not depend on T."""
+    at, values, files = exposure if two else 1.0, [None] * len(darks), []
+    kinds = {"value": np.float32, "sigma": np.float32, "dq": np.int16}
+    with ExitStack() as stack:
+        for number, (path, temperature) in enumerate(darks):
+            planes = computed_planes(model.shape, kinds, lambda part, number=number: values[number])
+            file, source, table_of = begin_product(
+                path,
+                planes["value"],
+                prodtype="SYNTHETIC_DARK",
+                unit=config.unit,
+                cards=_cards(config, model, temperature, exposure, two),
+                uncert=planes["sigma"],
+                dq=planes["dq"],
+            )
+            files.append((stack.enter_context(file), source, table_of))
+
+        def prepare():
+            room = files[0][0].room(PIECE)
+
+            def store(part):
+                terms = model.terms(part, at)
+                line = None if bias is None else bias.terms_of(part)
+                sums = []
+                for number, ((_, temperature), (file, source, _)) in enumerate(
+                    zip(darks, files, strict=True)
+                ):
+                    values[number] = _evaluate(
+                        config, model, terms, (bias, line), part, temperature, exposure, two
+                    )
+                    sums.append(file.store(part, source(part), room))
+                return sums
+
+            return store
+
+        size = model.dq.size
+        parts = [slice(first, min(first + PIECE, size)) for first in range(0, size, PIECE)]
+        sums = in_workers(prepare, parts, config.shared.jobs)
+        model.rest()
+        for (file, _, table_of), own in zip(files, zip(*sums, strict=True), strict=True):
+            file.finish(own, table_of(inputs))
 
 
 def _sums(model):
@@ -192,22 +225,29 @@ def _sums(model):
     return [view_planes(path)[0].get("DATASUM") for path in model.paths]
 
 
-def _evaluate(config, model, bias, temperature, exposure, two):
-    """Value, sigma and dq in the unit asked for."""
-    value, sigma, dq = model.evaluate(temperature, exposure if two else 1.0)
-    if config.unit == "adu":
-        value *= np.float32(exposure)
-        sigma *= np.float32(exposure)
-        if bias is not None:
-            level, error, bias_dq = bias.evaluate(temperature)
-            value += level + np.float32(model.offset)
-            dq = dq | bias_dq
-            both = np.square(sigma) + np.square(error)
-            if config.model_dir is None:
-                # The model lacks what the error of this bias has too much.
-                both += 2.0 * model.bias_covariance(bias, temperature, exposure)
-            sigma = np.sqrt(np.maximum(both, np.square(sigma - error)))
-    return value, sigma, dq
+def _evaluate(config, model, terms, offset, part, temperature, exposure, two):
+    """Value, sigma and dq of a piece in the unit asked for, as a dict.
+
+    terms : of the model.  offset : bias and its terms, or twice None.
+    """
+    value, variance = model.signal(terms, part, temperature, exposure)
+    # A 1-D model gives rates.
+    factor = np.float32((exposure if config.unit == "adu" else 1.0) / (exposure if two else 1.0))
+    value *= factor
+    sigma = np.sqrt(variance, out=variance)
+    sigma *= factor
+    dq = model.dq.reshape(-1)[part]
+    bias, line = offset
+    if bias is not None:
+        value += line.level(temperature) + np.float32(model.offset)
+        dq = dq | bias.dq.reshape(-1)[part]
+        more = line.variance(temperature)
+        both, error = np.square(sigma) + more, np.sqrt(more)
+        if config.model_dir is None:
+            # The model lacks what the error of this bias has too much.
+            both += 2.0 * model.bias_covariance(bias, temperature, exposure, part)
+        sigma = np.sqrt(np.maximum(both, np.square(sigma - error)))
+    return {"value": value, "sigma": sigma, "dq": dq}
 
 
 def _cards(config, model, temperature, exposure, two):

@@ -124,6 +124,11 @@ class BiasModel:
             return BiasTerms(*line)
         return BiasTerms(*line, self.var_b[inner], self.cov_ab[inner])
 
+    def terms_of(self, part):
+        """Return the `BiasTerms` of a slice of the flat maps, for many temperatures."""
+        planes = [plane.reshape(-1)[part] for plane in (self.a, self.b, self.var_a, self.var_b, self.cov_ab)]
+        return BiasTerms(*(planes[:3] if self.fixed_slope else planes))
+
     def variance(self, temperature, where):
         """Variance [ADU^2] of the bias at a temperature [degC] of some pixels (slice or flat indices): (m,) float64."""
         t = float(temperature)

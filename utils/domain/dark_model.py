@@ -157,24 +157,23 @@ class DarkModel:
             variance += np.square(signal[terms.inner] * self._beyond(params, temperature, at))
         return signal, variance
 
-    def bias_covariance(self, bias, temperature, exposure):
-        """Covariance of dark signal and bias at a temperature [degC] and exposure [s], (ny, nx) [ADU^2].
+    def bias_covariance(self, bias, temperature, exposure, part):
+        """Covariance of dark signal and bias at a temperature [degC] and exposure [s] of the pixels ``part``, (m,) [ADU^2].
 
         bias : the `BiasModel` that the darks of this model were freed of: what its error adds to the one it takes from
         the other.  0 for models that do not tell (A_BIASA, A_BIASB: of a typical pixel, B and gamma as they are).
         """
         per_a, per_b = (float(self.header.get(key, 0.0)) for key in ("A_BIASA", "A_BIASB"))
-        _, b, gamma = self.parameters(slice(None))
+        _, b, gamma = self.parameters(part)
         power = b * np.float32(temperature - self.t_min)
         if gamma is not None:
             power += gamma * np.float32(math.log(exposure))
-        covariance = per_a * bias.var_a[:]
+        var_a, var_b, cov_ab = (one.reshape(-1)[part] for one in (bias.var_a, bias.var_b, bias.cov_ab))
+        covariance = per_a * var_a
         if not bias.fixed_slope:
-            covariance += (per_b + per_a * temperature) * bias.cov_ab[:] + (per_b * temperature) * bias.var_b[
-                :
-            ]
+            covariance += (per_b + per_a * temperature) * cov_ab + (per_b * temperature) * var_b
         covariance = covariance.astype(np.float32, copy=False)
-        covariance *= exposure * np.exp(power, out=power).reshape(self.shape)
+        covariance *= exposure * np.exp(power, out=power)
         return covariance
 
     def parameters(self, part):

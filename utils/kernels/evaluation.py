@@ -16,9 +16,12 @@ class Comparison:
         """Add a block.
 
         real : (m,) measured values.  residual : (m,) real minus model.  sigma : (m,) expected 1-sigma scatter of the
-        residual.  Pixels where one of them is not finite or sigma is not positive are left out and not counted.
+        residual; summed in float32 where all three are.  Pixels where one of them is not finite or sigma is not positive
+        are left out and not counted.
         """
-        real, residual, sigma = (np.asarray(a, dtype=np.float64).ravel() for a in (real, residual, sigma))
+        given = [np.asarray(a).ravel() for a in (real, residual, sigma)]
+        kind = np.float32 if all(one.dtype == np.float32 for one in given) else np.float64
+        real, residual, sigma = (one.astype(kind, copy=False) for one in given)
         with np.errstate(invalid="ignore", over="ignore"):
             # A sum that is finite has finite terms only.
             sums = real.sum() + residual.sum() + sigma.sum()
@@ -27,17 +30,18 @@ class Comparison:
             real, residual, sigma = real[good], residual[good], sigma[good]
         size, level = np.abs(residual), np.abs(real)
         self.pixels += size.size
-        # Below 3 sigma the level itself is not known: a percentage of it means nothing.
-        known = level >= 3.0 * sigma
-        excluded = size.size - int(np.count_nonzero(known))
-        self.excluded += excluded
-        self.relative += float((size[known] / level[known] if excluded else size / level).sum())
         self.absolute += float(size.sum())
-        self.squares += float(_squares(residual))
+        self.squares += float(np.square(residual).sum())
         self.signed += float(residual.sum())
+        # Below 3 sigma the level itself is not known: a percentage of it means nothing.
+        known = level >= kind(3.0) * sigma
+        told = int(np.count_nonzero(known))
+        self.excluded += size.size - told
+        share = np.divide(size, level, out=level, where=known)
+        self.relative += float(share.sum() if told == size.size else share[known].sum())
         pull = np.divide(size, sigma, out=size)
-        self.chi2 += float(_squares(pull))
         self.inside += int(np.count_nonzero(pull <= 3.0))
+        self.chi2 += float(np.square(pull, out=pull).sum())
 
     def merge(self, other):
         """Add the sums of another comparison."""
@@ -103,11 +107,6 @@ def comparisons(sums):
         one.absolute, one.relative, one.squares, one.signed, one.chi2 = column[3:].tolist()
         found.append(one)
     return found
-
-
-def _squares(values):
-    """Sum of squares of a flat array; np.dot would start BLAS threads, which wait for each other where others run."""
-    return np.einsum("i,i", values, values)
 
 
 def percentage_error(real, residual, sigma):
