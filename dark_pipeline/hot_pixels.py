@@ -38,8 +38,10 @@ def find_hot(groups, planes, config, b):
     order = sorted(
         range(len(groups)), key=lambda i: (round(groups[i].temperature), groups[i].exposure), reverse=True
     )
-    chosen = next((i for i in order if planes(i, slice(None))[2].mean() <= SATURATED_MOST), order[0])
-    judged, _, full = planes(chosen, slice(None))
+    for chosen in (*order, order[0]):
+        judged, _, full = planes(chosen, slice(None))
+        if full.mean() <= SATURATED_MOST:
+            break
     usable = np.isfinite(judged) & ~full
     values = judged[usable]
     middle = float(np.median(values)) if values.size else 0.0

@@ -63,9 +63,11 @@ def test_means_and_places_of_tiles(shape):
     part = tuple(slice(side, 2 * side, k) for side, k in zip((height, width), grid.step, strict=True))
     assert count[1, 1] == usable[part].sum()
     assert mean[1, 1] == pytest.approx(plane[part][usable[part]].mean())
-    y, x = grid.places(np.array([(height + height // 2) * shape[1] + 2 * width + width // 2, 0]))
-    np.testing.assert_allclose([y[0], x[0]], [1.0, 2.0], atol=0.5 / min(height, width) + 1e-9)
-    assert y[1] == x[1] == 0.0
+    y, x = grid.axes
+    there = [y[height + height // 2], x[2 * width + width // 2]]
+    np.testing.assert_allclose(there, [1.0, 2.0], atol=0.5 / min(height, width) + 1e-9)
+    assert y[0] == x[0] == 0.0
+    assert (y.size, x.size) == shape
 
 
 def test_saturated_pixels_leave_the_levels_of_tiles_and_of_maps_true():

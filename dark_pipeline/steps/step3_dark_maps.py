@@ -326,7 +326,7 @@ class MapMaker:
 
 def _stored(spool, key, where):
     """Some elements of a stored map, flat: those of a slice, or at indices."""
-    return spool.part(key, where) if isinstance(where, slice) else spool.get(key).reshape(-1)[where]
+    return spool.part(key, where) if isinstance(where, slice) else spool.pick(key, where)
 
 
 def _transfer_sample(signal, result):

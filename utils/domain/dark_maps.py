@@ -1,7 +1,6 @@
 """Dark-current maps side by side: their planes mapped, as signals with the noise model, and the fits over all pixels."""
 
 import math
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -11,6 +10,7 @@ from utils.errors import InputError
 from utils.fits_io.mapped import drop_pages
 from utils.fits_io.product_reader import view_planes
 from utils.fits_io.products import DQ
+from utils.fits_io.workers import in_workers, shared_empty
 from utils.kernels import dark_fit, dark_law, dark_regions, dark_sensor, noise
 from utils.kernels import groups as grouping
 
@@ -260,12 +260,12 @@ def fit_all(maps, law, bright, t_min, *, where=None, jobs=1, progress=None):
     """
     size = bright.size if where is None else len(where)
     out = FittedMaps(
-        np.empty((3, size), np.float32),
-        np.empty((6, size), np.float32),
-        np.empty(size, np.float32),
-        np.empty(size, np.int16),
-        np.empty(size, bool),
-        np.empty(size, bool),
+        shared_empty((3, size), np.float32),
+        shared_empty((6, size), np.float32),
+        shared_empty((size,), np.float32),
+        shared_empty((size,), np.int16),
+        shared_empty((size,), bool),
+        shared_empty((size,), bool),
     )
     session = np.unique(maps.session, return_inverse=True)[1]
     shift = law.offset[session].astype(np.float32)[:, None]
@@ -278,8 +278,7 @@ def fit_all(maps, law, bright, t_min, *, where=None, jobs=1, progress=None):
         signal -= shift
         prior = law.prior(flags[pixels])
         if law.regions is not None:
-            numbers = np.arange(part.start, part.stop) if where is None else pixels
-            prior = law.regions.prior(prior, numbers, flags[pixels])
+            prior = law.regions.prior(prior, pixels, flags[pixels])
         fit = fit_block(signal, maps.noise(pixels), law, prior, maps.inverse_gain, maps.bias_error(pixels))
         params, cov = dark_law.at_reference(fit, law.design, t_min)
         degrees = np.maximum(fit.n_used - fit.parameters, 0.5)
@@ -294,13 +293,12 @@ def fit_all(maps, law, bright, t_min, *, where=None, jobs=1, progress=None):
         faint = ~(fit.p > FAINT * np.sqrt(fit.cov[0]))
         out.faint[part] = faint
         out.unreliable[part] = faint | ~np.isfinite(fit.p) | poor
-        if progress is not None:
-            progress(part.stop - part.start)
+        return part.stop - part.start
 
-    with np.errstate(over="ignore"), ThreadPoolExecutor(max(1, jobs)) as pool:
-        list(pool.map(one, range(0, size, BLOCK)))
+    with np.errstate(over="ignore"):
+        in_workers(lambda: one, range(0, size, BLOCK), jobs, progress)
     if law.regions is not None:
-        _widen_in_regions(out, law.regions, np.arange(size) if where is None else where, flags)
+        _widen_in_regions(out, law.regions, slice(None) if where is None else where, flags)
     return out
 
 

@@ -1,6 +1,7 @@
 """Arrays that wait for a later pass: in memory as far as that is allowed, further ones in one unnamed temporary file."""
 
 import math
+import mmap
 import os
 import tempfile
 from dataclasses import dataclass
@@ -80,6 +81,22 @@ class ArraySpool:
         if key in self._kept:
             return self._kept[key].reshape(-1)[part].copy()
         return _part(self._file.fileno(), self._places[key], part, self._folder)
+
+    def pick(self, key, indices):
+        """Return a copy of some of the array under the key, by indices of its flat elements."""
+        if key in self._kept:
+            return self._kept[key].reshape(-1)[indices]
+        first, dtype, shape = self._places[key]
+        skipped = first % mmap.ALLOCATIONGRANULARITY
+        size = math.prod(shape)
+        length = skipped + size * dtype.itemsize
+        with mmap.mmap(
+            self._file.fileno(), length, access=mmap.ACCESS_READ, offset=first - skipped
+        ) as content:
+            whole = np.frombuffer(content, dtype, size, skipped)
+            found = whole[indices]
+            del whole  # A map that an array still sees cannot be closed.
+        return found
 
     @property
     def in_memory(self):

@@ -6,6 +6,7 @@ neighbourhood instead.  Medians of tiles tell that growth far better than single
 
 import math
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
@@ -79,13 +80,11 @@ class Grid:
         pairs = zip(planes, known, strict=True)
         return np.stack([np.where(there, self.means(plane, common)[0], np.nan) for plane, there in pairs])
 
-    def places(self, pixels):
-        """Tile coordinates (y, x) of flat pixels, 0 at the centre of the first tile."""
-        at = np.divmod(pixels, self.shape[1])
-        return [
-            np.clip((one + 0.5) / (s * k) - 0.5, 0.0, n - 1.0)
-            for one, n, s, k in zip(at, self.tiles, self.size, self.step, strict=True)
-        ]
+    @property
+    def axes(self):
+        """Tile coordinates of all rows and of all columns, 0 at the centre of the first tile."""
+        lengths = zip(self.shape, self.tiles, self.size, self.step, strict=True)
+        return [np.clip((np.arange(side) + 0.5) / (s * k) - 0.5, 0.0, n - 1.0) for side, n, s, k in lengths]
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,10 +109,31 @@ class Regions:
             found += [int(where[0]) * size * step, (int(where[-1]) + 1) * size * step - 1]
         return tuple(found)
 
+    @cached_property
+    def _tiles(self):
+        """Number of the tile of every pixel of the frame, flat, -1 in ordinary ones."""
+        ny, nx = self.grid.tiles
+        numbers = np.where(self.odd, np.arange(ny * nx).reshape(ny, nx), -1).astype(np.int16)
+        rows, columns = (np.rint(one).astype(int) for one in self.grid.axes)
+        return numbers[rows][:, columns].reshape(-1)
+
+    @cached_property
+    def _growth(self):
+        """``off`` at every pixel of the frame, flat float32, between the centres of tiles."""
+        (rows, v), (columns, u) = ((np.floor(one).astype(int), one % 1.0) for one in self.grid.axes)
+        last = np.array(self.grid.tiles) - 1
+        off = self.off[:, columns] * (1.0 - u) + self.off[:, np.minimum(columns + 1, last[1])] * u
+        off = off.astype(np.float32)
+        below = off[np.minimum(rows + 1, last[0])]
+        below *= v[:, None].astype(np.float32)
+        off = off[rows]
+        off *= (1.0 - v)[:, None].astype(np.float32)
+        off += below
+        return off.reshape(-1)
+
     def tile(self, pixels):
-        """Number of the tile of flat pixels, (m,), -1 in ordinary ones."""
-        y, x = (np.rint(one).astype(int) for one in self.grid.places(pixels))
-        return np.where(self.odd[y, x], y * self.grid.tiles[1] + x, -1)
+        """Number of the tile of flat pixels (indices or a slice), (m,), -1 in ordinary ones."""
+        return self._tiles[pixels]
 
     def holds(self, pixels):
         """Whether flat pixels lie in odd tiles, (m,) bool."""
@@ -136,11 +156,7 @@ class Regions:
         odd = self.holds(pixels) & ~bright
         if not odd.any():
             return ordinary
-        y, x = self.grid.places(pixels)
-        rows, columns = ((np.floor(one).astype(int), np.ceil(one).astype(int)) for one in (y, x))
-        v, u = y - rows[0], x - columns[0]
-        top, bottom = ((1.0 - u) * self.off[row, columns[0]] + u * self.off[row, columns[1]] for row in rows)
-        off = np.where(odd, (1.0 - v) * top + v * bottom, 0.0)
+        off = np.where(odd, self._growth[pixels], np.float32(0.0))
         return replace(ordinary, b=ordinary.b + off, b_sigma=np.hypot(ordinary.b_sigma, SLOPE_OF_GLOW * off))
 
 
