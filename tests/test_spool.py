@@ -93,5 +93,9 @@ def test_what_fits_stays_in_memory(tmp_path):
             part = memory.part(key, slice(31, 77))
             np.testing.assert_array_equal(part, disk.part(key, slice(31, 77)))
             part[:] = 0
+            indices = rng.integers(0, arrays[key].size, 30)
+            picked = memory.pick(key, indices)
+            np.testing.assert_array_equal(picked, disk.pick(key, indices))
+            np.testing.assert_array_equal(picked, memory.get(key).reshape(-1)[indices])
             memory.get(key)[:] = 0
             np.testing.assert_array_equal(memory.get(key), arrays[3 if key == 0 else key])

@@ -284,15 +284,17 @@ def fit_all(maps, law, bright, t_min, *, where=None, jobs=1, progress=None):
         degrees = np.maximum(fit.n_used - fit.parameters, 0.5)
         reduced = fit.chi2 / degrees
         out.chi2_red[part], out.n_used[part] = reduced, fit.n_used
-        poor = reduced > noise.chi2_limit(degrees, POOR_FIT)
+        # The limit falls with the degrees of freedom: few pixels have to be held against their own.
+        poor = np.flatnonzero(reduced > noise.chi2_limit(degrees.max(), POOR_FIT))
+        poor = poor[reduced[poor] > noise.chi2_limit(degrees[poor], POOR_FIT)]
         # A law that does not describe a pixel is wrong by as much as its residuals are, at any temperature.
-        cov[:, poor] *= 1.0 + (reduced[poor] - 1.0) * (
-            fit.n_used[poor] / np.maximum(fit.parameters[poor], 1.0)
-        )
+        cov[:, poor] *= _misfit(reduced[poor], fit.n_used[poor], fit.parameters[poor])
         out.params[:, part], out.cov[:, part] = params, cov
         faint = ~(fit.p > FAINT * np.sqrt(fit.cov[0]))
         out.faint[part] = faint
-        out.unreliable[part] = faint | ~np.isfinite(fit.p) | poor
+        unreliable = faint | ~np.isfinite(fit.p)
+        unreliable[poor] = True
+        out.unreliable[part] = unreliable
         return part.stop - part.start
 
     with np.errstate(over="ignore"):

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from utils.kernels.dark_algebra import SMALL_PRODUCT, Sums, inverse, line_precision, product, solve_step
+from utils.kernels.pieces import DOUBLES
 
 QUICK_STEPS, MORE_STEPS = 3, 12
 """Steps of all pixels, and damped ones of those that they leave short of their solution."""
@@ -21,8 +22,6 @@ CONVERGED = 1e-3
 """A step below this many standard errors ends the iteration."""
 B_RANGE, GAMMA_RANGE = (-0.1, 0.5), (-0.95, 2.0)
 _HELD = 1e12
-_DOUBLES = 1 << 12
-"""Pixels of which some float64 arrays stay in the cache."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -365,8 +364,8 @@ class Problem:
         state, cov = state.astype(np.float64), np.zeros((6, m))
         reach, parameters = np.zeros(m), np.ones(m)
         rows = slice(None) if self.free == 3 else [0, 1, 3]
-        for first in range(0, m, _DOUBLES):
-            part = slice(first, first + _DOUBLES)
+        for first in range(0, m, DOUBLES):
+            part = slice(first, first + DOUBLES)
             cov[rows, part] = inverse(h[:, part].astype(np.float64))
             for i in own:
                 weight = self.prior_weight[i - 1, part]

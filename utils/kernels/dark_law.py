@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from utils.kernels.pieces import Parabola
+from utils.kernels.pieces import DOUBLES, Parabola
 
 
 def at_reference(fit, design, t_min):
@@ -11,15 +11,19 @@ def at_reference(fit, design, t_min):
     Returns params (3, m): A [ADU/s], B, gamma, and cov (6, m): AA, AB, AG, BB, BG, GG.
     """
     dx, dl = design.pivot_t - t_min, np.log(design.pivot_e)
-    unit = np.exp(-fit.b * dx - fit.gamma * dl)
-    a = fit.p * unit
-    pp, pb, pg, bb, bg, gg = fit.cov
-    # dA = unit dp - A dx dB - A dl dgamma
-    u, v, w = unit, -a * dx, -a * dl
-    aa = u * u * pp + v * v * bb + w * w * gg + 2 * (u * v * pb + u * w * pg + v * w * bg)
-    ab = u * pb + v * bb + w * bg
-    ag = u * pg + v * bg + w * gg
-    return np.stack([a, fit.b, fit.gamma]), np.stack([aa, ab, ag, bb, bg, gg])
+    params, cov = np.empty((3, fit.p.size)), np.empty((6, fit.p.size))
+    for first in range(0, fit.p.size, DOUBLES):
+        part = slice(first, first + DOUBLES)
+        b, gamma, (pp, pb, pg, bb, bg, gg) = fit.b[part], fit.gamma[part], fit.cov[:, part]
+        u = np.exp(-b * dx - gamma * dl)
+        a = fit.p[part] * u
+        params[:, part] = a, b, gamma
+        # dA = u dp - A dx dB - A dl dgamma
+        v, w = -a * dx, -a * dl
+        ab, ag = u * pb + v * bb + w * bg, u * pg + v * bg + w * gg
+        aa = u * (u * pp + v * pb + w * pg) + v * ab + w * ag
+        cov[:, part] = aa, ab, ag, bb, bg, gg
+    return params, cov
 
 
 def rate(params, cov, dt, exposure):

@@ -16,8 +16,8 @@ class Comparison:
         """Add a block.
 
         real : (m,) measured values.  residual : (m,) real minus model.  sigma : (m,) expected 1-sigma scatter of the
-        residual; summed in float32 where all three are.  Pixels where one of them is not finite or sigma is not positive
-        are left out and not counted.
+        residual.  In float32 where all three are, with sums in float64.  Pixels where one of them is not finite or sigma
+        is not positive are left out and not counted.
         """
         given = [np.asarray(a).ravel() for a in (real, residual, sigma)]
         kind = np.float32 if all(one.dtype == np.float32 for one in given) else np.float64
@@ -30,18 +30,18 @@ class Comparison:
             real, residual, sigma = real[good], residual[good], sigma[good]
         size, level = np.abs(residual), np.abs(real)
         self.pixels += size.size
-        self.absolute += float(size.sum())
-        self.squares += float(np.square(residual).sum())
-        self.signed += float(residual.sum())
+        self.absolute += _sum(size)
+        self.squares += _sum(np.square(residual))
+        self.signed += _sum(residual)
         # Below 3 sigma the level itself is not known: a percentage of it means nothing.
         known = level >= kind(3.0) * sigma
         told = int(np.count_nonzero(known))
         self.excluded += size.size - told
         share = np.divide(size, level, out=level, where=known)
-        self.relative += float(share.sum() if told == size.size else share[known].sum())
+        self.relative += _sum(share if told == size.size else share[known])
         pull = np.divide(size, sigma, out=size)
         self.inside += int(np.count_nonzero(pull <= 3.0))
-        self.chi2 += float(np.square(pull, out=pull).sum())
+        self.chi2 += _sum(np.square(pull, out=pull))
 
     def merge(self, other):
         """Add the sums of another comparison."""
@@ -107,6 +107,11 @@ def comparisons(sums):
         one.absolute, one.relative, one.squares, one.signed, one.chi2 = column[3:].tolist()
         found.append(one)
     return found
+
+
+def _sum(values):
+    """Sum in float64: blocks of any size add up to the same."""
+    return float(values.sum(dtype=np.float64))
 
 
 def percentage_error(real, residual, sigma):

@@ -4,7 +4,7 @@ import numpy as np
 
 PIECE = 1 << 15
 """Pixels in a piece."""
-_DOUBLES = 1 << 12
+DOUBLES = 1 << 12
 """Pixels of which many float64 maps stay in the cache."""
 MEDIAN_PIXELS = 1 << 20
 """Pixels, evenly spaced, from which a median is taken."""
@@ -49,7 +49,7 @@ class Parabola:
 
     def parts(self):
         """Slices of flat pixels for `set`."""
-        return [slice(start, start + _DOUBLES) for start in range(0, self.least.size, _DOUBLES)]
+        return [slice(start, start + DOUBLES) for start in range(0, self.least.size, DOUBLES)]
 
     def set(self, part, c0, c1, c2):
         """Set some flat pixels; float64 arrays."""
