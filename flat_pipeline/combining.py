@@ -229,11 +229,11 @@ class CombinedFlats:
         sigma *= self.ratio.reshape(-1)[part]
         sigma += self.spool.part(key, part) * scale
         np.sqrt(sigma, out=sigma)
-        dq = np.zeros(value.shape, np.int16)
-        dq[self.noisy.reshape(-1)[part]] |= DQ.NOISY
-        dq[(flags & combine.SATURATED) != 0] |= DQ.SATURATED
         lost = ~np.isfinite(value)
-        dq[lost] |= DQ.NO_DATA
+        dq = np.multiply(self.noisy.reshape(-1)[part], np.int16(DQ.NOISY), dtype=np.int16)
+        for pixels, bit in (((flags & combine.SATURATED) != 0, DQ.SATURATED), (lost, DQ.NO_DATA)):
+            if pixels.any():
+                dq[pixels] |= bit
         sigma[lost] = np.nan
         return value, sigma, dq
 
