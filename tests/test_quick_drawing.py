@@ -3,7 +3,6 @@
 import matplotlib
 import numpy as np
 import pytest
-from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import RendererAgg
 from matplotlib.font_manager import FontProperties
 
@@ -40,21 +39,6 @@ def test_text_at_whole_pixels_is_that_of_matplotlib(text, angle):
         for renderer in (RendererAgg, quick_drawing.QuickRenderer)
     ]
     assert sizes[0] == sizes[1]
-
-
-def test_axes_with_ticks_of_matplotlib_look_as_its_own():
-    drawn = []
-    for kind in (Axes, quick_drawing.QuickAxes):
-        figure = figure_style.new_figure(4, 3)
-        with matplotlib.rc_context(figure_style.STYLE | {"axes.grid": True}):
-            axes = figure.add_axes(kind(figure, (0.2, 0.2, 0.7, 0.7), yscale="log"))
-            other = figure.add_axes(kind(figure, (0.6, 0.6, 0.2, 0.2), sharex=axes))
-            axes.plot([-3, 5], [1, 40])
-            other.plot([0, 1], [-1, 1])
-            axes.set(xlabel="x [s]", ylabel="y [ADU]", title="two axes")
-            axes.set_xticks([-2, 4], ["low", "high"], rotation=90)
-            drawn.append(pixels_of(figure, RendererAgg))
-    np.testing.assert_array_equal(*drawn)
 
 
 @pytest.mark.parametrize("count", [1, 7, 40, 64])

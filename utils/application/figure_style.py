@@ -141,11 +141,9 @@ def new_figure(width, height):
 
 def place(figure, left, bottom, width, height, **kwargs):
     """Add axes at a place given in inches from the lower left corner; mark them with `axis_marks.mark`."""
-    from utils.application.quick_drawing import QuickAxes
-
     full_width, full_height = figure.get_size_inches()
     rectangle = (left / full_width, bottom / full_height, width / full_width, height / full_height)
-    return figure.add_axes(QuickAxes(figure, rectangle, **kwargs))
+    return figure.add_axes(rectangle, **kwargs)
 
 
 def head(figure, title):

@@ -1,20 +1,16 @@
 """Parts of matplotlib made quick for reports.
 
-Texts are drawn once and copied, axes make no ticks that nobody sees, maps are averaged to the pixels of the picture.
+Texts are drawn once and copied, maps are averaged to the pixels of the picture.
 To be imported where a figure is made, as matplotlib itself.
 """
 
-import contextlib
 import functools
 import math
 
 import matplotlib
 import numpy as np
 from matplotlib.artist import Artist
-from matplotlib.axes import Axes
-from matplotlib.axis import XAxis, YAxis
 from matplotlib.backends.backend_agg import RendererAgg
-from matplotlib.ticker import NullLocator
 
 from utils.application.figure_style import averages
 
@@ -59,61 +55,6 @@ def _drawn(text, prop, angle, ismath, colour, dpi):
     pen.set_foreground(colour, isRGBA=True)
     canvas.draw_text(pen, -left, top, text, prop, angle, ismath)
     return np.ascontiguousarray(np.asarray(canvas.buffer_rgba())[::-1]), left, bottom
-
-
-class _LateTicks:
-    """An axis that makes ticks when they are drawn, and none where `axis_marks.mark` has drawn them."""
-
-    @contextlib.contextmanager
-    def _without_ticks(self):
-        absent = [name for name in ("majorTicks", "minorTicks") if name not in vars(self)]
-        for name in absent:
-            setattr(self, name, [])
-        try:
-            yield
-        finally:
-            for name in absent:
-                vars(self).pop(name, None)
-
-    def set_tick_params(self, *args, **kwargs):
-        with self._without_ticks():
-            super().set_tick_params(*args, **kwargs)
-
-    def set_clip_path(self, *args, **kwargs):
-        with self._without_ticks():
-            super().set_clip_path(*args, **kwargs)
-
-    def draw(self, renderer):
-        if not isinstance(self.get_major_locator(), NullLocator):
-            super().set_clip_path(self.axes.patch)  # for the ticks, which are made now
-            super().draw(renderer)
-        elif self.get_visible():
-            self.label.draw(renderer)
-            self.stale = False
-
-
-class _XAxis(_LateTicks, XAxis):
-    pass
-
-
-class _YAxis(_LateTicks, YAxis):
-    pass
-
-
-class QuickAxes(Axes):
-    """Axes without the four to twelve ticks that matplotlib makes to be asked for their look."""
-
-    def _init_axis(self):
-        self.xaxis, self.yaxis = _XAxis(self, clear=False), _YAxis(self, clear=False)
-        for axis, sides in ((self.xaxis, ("bottom", "top")), (self.yaxis, ("left", "right"))):
-            for side in sides:
-                self.spines[side].register_axis(axis)
-
-    def clear(self):
-        """Empty them; called by matplotlib at the start too."""
-        super().clear()
-        for spine in self.spines.values():
-            spine.get_spine_transform()  # puts it at its side, which ticks do else
 
 
 class AveragedMap(Artist):

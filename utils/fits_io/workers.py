@@ -33,8 +33,6 @@ MOST_TURNS = 8192
 """Numbers of four bytes that surely fit into a pipe."""
 SHARE = 1 << 18
 """Pixels that a worker takes at a time in `over_pixels`."""
-KEPT_BYTES = 1 << 23
-"""Arrays below this size are made again without page faults."""
 _SIZE = struct.Struct("<q")
 _NO_ROOM = {errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE}
 """Errors of a system that lets no more processes or descriptors be."""
@@ -73,8 +71,6 @@ def in_threads(prepare, parts, jobs, progress=None):
 def _in_parts(way, prepare, parts, jobs, progress):
     parts = list(parts)
     jobs = min(int(jobs), len(parts))
-    # Once so much has been given back, glibc keeps smaller arrays that are freed: each page of a fresh one is a page fault.
-    np.empty(KEPT_BYTES, np.uint8)
     results = [None] * len(parts)
 
     def done(number, result):
