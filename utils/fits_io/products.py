@@ -59,7 +59,7 @@ DQ_MEANING = {
 # A pixel with one of these bits, or without a finite value, is masked.
 MASKED = DQ.DO_NOT_USE | DQ.NO_DATA
 
-MOST_OPEN = 64
+MOST_OPEN = 16
 """Files that are written at a time."""
 _OWN_KEYWORDS = re.compile(
     r"(SIMPLE|XTENSION|BITPIX|NAXIS\d*|EXTEND|PCOUNT|GCOUNT|GROUPS|BSCALE|BZERO|BLANK|END|CONTINUE|COMMENT|HISTORY"
