@@ -270,8 +270,14 @@ def small_map(image):
 def averages(values, first, last, count):
     """Averages of rows ``first`` to ``last`` (n, m) over ``count`` equal ranges, whose ends may lie within a row.
 
-    Returns (count, m) float32.  NaN is left out; it is the result where it covers more than half.
+    Returns (count, m) float32; single rows where there are no more of them than ranges.  NaN is left out; it is the result
+    where it covers more than half.
     """
+    ends = np.linspace(first, last, count + 1)
+    if count >= last - first:
+        # Averages over parts of two pixels would draw a grid of paler lines: each range has the row at its middle.
+        middle = np.floor(0.5 * (ends[:-1] + ends[1:]) + 1e-9).astype(int)
+        return values[np.clip(middle, 0, len(values) - 1)].astype(np.float32)
     known = np.isfinite(values)
     if not known.all():
         total, share = (
@@ -280,7 +286,6 @@ def averages(values, first, last, count):
         )
         with np.errstate(invalid="ignore", divide="ignore"):
             return np.where(share >= 0.5, total / share, np.float32(np.nan))
-    ends = np.linspace(first, last, count + 1)
     low, high = ends[:-1], ends[1:]
     begin = np.floor(low + 1e-9).astype(int)
     found = np.zeros((count, values.shape[1]), np.float32)
