@@ -22,7 +22,8 @@ def draw_all(config, record):
     """Draw what the products allow."""
     kinds = {ref.prodtype for ref in listed(record)}
     known = {ref.facts["filter"]: view_planes(ref.path) for ref in listed(record, "VIGNETTING")}
-    folder, names, shape = config.output_dir / FIGURES, filter_names(known), (0, 0)
+    folder, names = config.output_dir / FIGURES, filter_names(known)
+    shape = next((planes["PRIMARY"].shape for _, planes in known.values()), (0, 0))
     tasks = [partial(_illumination, folder, known[name], name, names[name]) for name in known]
     if "MASTER_FLAT" in kinds:
         filters = models.open_masters(record)

@@ -1,6 +1,4 @@
-"""Bytes that a run will write, and those that it works in, from the groups and the shape of the frames."""
-
-import math
+"""Bytes that a run will write, from the groups and the shape of the frames."""
 
 from utils.fits_io.free_space import PLANE, PRODUCT, product_bytes
 
@@ -13,17 +11,6 @@ _FRAME, _PEDESTAL = (
     16,
 )  # a reduced or normalised frame, which has no UNCERT; what was subtracted from a group
 _EVALUATION = 3 * PRODUCT
-PROGRAM_BYTES = 200 << 20
-"""Memory of the program and its packages."""
-
-
-def tasks_at_once(shared, shape, pixel_bytes, waiting=0):
-    """How many tasks may be under way, by --jobs and --memory-limit: at least 1.
-
-    pixel_bytes : memory of a task for each pixel of a map of ``shape``.  waiting : bytes that are kept meanwhile.
-    """
-    room = (shared.memory_limit - PROGRAM_BYTES - waiting) // max(1, pixel_bytes * math.prod(shape))
-    return max(1, min(shared.jobs, room))
 
 
 def bytes_needed(config, steps, groups):

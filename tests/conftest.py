@@ -1,5 +1,6 @@
 """Fixtures of all tests."""
 
+import logging
 import shutil
 from pathlib import Path
 
@@ -19,6 +20,22 @@ def tree(tmp_path):
     folder = tmp_path / "campaign"
     folder.mkdir()
     return folder
+
+
+@pytest.fixture
+def out(tmp_path):
+    """An output folder that a run has to make."""
+    return tmp_path / "out"
+
+
+@pytest.fixture
+def logging_as_before():
+    """What a run logs ends with the test."""
+    from utils.application.log import LOGGER, close_logging
+
+    yield
+    close_logging()
+    LOGGER.setLevel(logging.NOTSET)
 
 
 @pytest.fixture(scope="session")

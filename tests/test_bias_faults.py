@@ -25,11 +25,6 @@ def night(tmp_path, sensor):
     return tmp_path / "night"
 
 
-@pytest.fixture
-def out(tmp_path):
-    return tmp_path / "out"
-
-
 # --- frames that cannot be used ----------------------------------------------------------------------------
 
 

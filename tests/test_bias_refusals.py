@@ -22,11 +22,6 @@ def night(tmp_path):
     return tmp_path / "night"
 
 
-@pytest.fixture
-def out(tmp_path):
-    return tmp_path / "out"
-
-
 # --- options -----------------------------------------------------------------------------------------------
 
 

@@ -1,6 +1,5 @@
 import csv
 import dataclasses
-import logging
 import shutil
 import signal
 import subprocess
@@ -10,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.run_records import files, make, new_record, run, run_file
-from utils.application.log import LOGGER, close_logging, crash_log, setup_logging
+from utils.application.log import crash_log, setup_logging
 from utils.application.product_list import load_products
 from utils.application.run_record import RunRecord
 from utils.errors import InputError, OutputError
@@ -18,18 +17,7 @@ from utils.fits_io.atomic import RefusedOutputError
 from utils.version import __version__
 
 ROOT = Path(__file__).parents[1]
-
-
-@pytest.fixture(autouse=True)
-def _logging_as_before():
-    yield
-    close_logging()
-    LOGGER.setLevel(logging.NOTSET)
-
-
-@pytest.fixture
-def out(tmp_path):
-    return tmp_path / "out"
+pytestmark = pytest.mark.usefixtures("logging_as_before")
 
 
 def test_a_run_and_what_it_writes(out, tmp_path, capsys):

@@ -1,28 +1,16 @@
 """Output folders with foreign, damaged or linked files, without permission or room: refused, and nothing is lost."""
 
 import json
-import logging
 import os
 from pathlib import Path
 
 import pytest
 
 from tests.run_records import files, make, new_record, run, run_file
-from utils.application.log import LOGGER, close_logging
 from utils.errors import OutputError
 from utils.fits_io.atomic import RefusedOutputError
 
-
-@pytest.fixture(autouse=True)
-def _logging_as_before():
-    yield
-    close_logging()
-    LOGGER.setLevel(logging.NOTSET)
-
-
-@pytest.fixture
-def out(tmp_path):
-    return tmp_path / "out"
+pytestmark = pytest.mark.usefixtures("logging_as_before")
 
 
 def test_foreign_files_are_not_overwritten(out):

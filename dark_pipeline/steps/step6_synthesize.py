@@ -1,7 +1,5 @@
 """Synthetic darks from the models alone: 1-D at temperatures, 2-D at temperatures and exposures, and a single one."""
 
-from contextlib import ExitStack
-
 import numpy as np
 
 from dark_pipeline.products import MODEL_2D
@@ -12,9 +10,7 @@ from utils.errors import InputError
 from utils.fits_io.naming import counted, exposure_label, label, unique_names
 from utils.fits_io.plane_writer import computed_planes
 from utils.fits_io.product_reader import view_planes
-from utils.fits_io.products import begin_product
-from utils.fits_io.workers import in_workers
-from utils.kernels.pieces import PIECE
+from utils.fits_io.products import MOST_OPEN, write_products
 
 _FROM_MODEL = (
     *(
@@ -170,7 +166,9 @@ def _write_all(config, record, model, plan, *, two):
         if not record.stands(path):
             wanted.setdefault(exposure, []).append((path, temperature))
     for exposure, darks in wanted.items():
-        _write_exposure(config, model, bias, darks, exposure, two, inputs)
+        for first in range(0, len(darks), MOST_OPEN):
+            some = darks[first : first + MOST_OPEN]
+            _write_exposure(config, model, bias, some, exposure, two, inputs)
     for path, (_, temperature, exposure) in zip(paths, plan, strict=True):
         facts = {"temperature": float(temperature), "exposure": float(exposure), "model": sums}
         record.add_product(path, "SYNTHETIC_DARK", **facts)
@@ -178,46 +176,27 @@ def _write_all(config, record, model, plan, *, two):
 
 def _write_exposure(config, model, bias, darks, exposure, two, inputs):
     """Write synthetic darks of one exposure, darks : list of (path, T), which share all that does not depend on T."""
-    at, values, files = exposure if two else 1.0, [None] * len(darks), []
+
+    def compute(part):
+        terms = model.terms(part, exposure if two else 1.0)
+        line = None if bias is None else bias.terms_of(part)
+        found = {}
+        for number, (_, temperature) in enumerate(darks):
+            dark = _evaluate(config, model, terms, (bias, line), part, temperature, exposure, two)
+            found |= {(number, kind): values for kind, values in dark.items()}
+        return found
+
     kinds = {"value": np.float32, "sigma": np.float32, "dq": np.int16}
-    with ExitStack() as stack:
-        for number, (path, temperature) in enumerate(darks):
-            planes = computed_planes(model.shape, kinds, lambda part, number=number: values[number])
-            file, source, table_of = begin_product(
-                path,
-                planes["value"],
-                prodtype="SYNTHETIC_DARK",
-                unit=config.unit,
-                cards=_cards(config, model, temperature, exposure, two),
-                uncert=planes["sigma"],
-                dq=planes["dq"],
-            )
-            files.append((stack.enter_context(file), source, table_of))
-
-        def prepare():
-            room = files[0][0].room(PIECE)
-
-            def store(part):
-                terms = model.terms(part, at)
-                line = None if bias is None else bias.terms_of(part)
-                sums = []
-                for number, ((_, temperature), (file, source, _)) in enumerate(
-                    zip(darks, files, strict=True)
-                ):
-                    values[number] = _evaluate(
-                        config, model, terms, (bias, line), part, temperature, exposure, two
-                    )
-                    sums.append(file.store(part, source(part), room))
-                return sums
-
-            return store
-
-        size = model.dq.size
-        parts = [slice(first, min(first + PIECE, size)) for first in range(0, size, PIECE)]
-        sums = in_workers(prepare, parts, config.shared.jobs)
-        model.rest()
-        for (file, _, table_of), own in zip(files, zip(*sums, strict=True), strict=True):
-            file.finish(own, table_of(inputs))
+    kinds = {(number, kind): dtype for number in range(len(darks)) for kind, dtype in kinds.items()}
+    planes = computed_planes(model.shape, kinds, compute)
+    products = []
+    for number, (path, temperature) in enumerate(darks):
+        described = {"prodtype": "SYNTHETIC_DARK", "unit": config.unit, "inputs": inputs}
+        described["cards"] = _cards(config, model, temperature, exposure, two)
+        described |= {"uncert": planes[number, "sigma"], "dq": planes[number, "dq"]}
+        products.append((path, planes[number, "value"], described))
+    write_products(products, config.shared.jobs, together=len(products))
+    model.rest()
 
 
 def _sums(model):

@@ -9,8 +9,8 @@ from flat_pipeline.cleaning import FrameReader, masked_stack
 from flat_pipeline.combining import CombinedFlats, raw_stack
 from flat_pipeline.pictures import draw_levels
 from flat_pipeline.products import dark_cards
-from flat_pipeline.room import PROGRAM_BYTES
 from utils.application.log import progress
+from utils.application.options import PROGRAM_BYTES
 from utils.errors import InputError
 from utils.fits_io.frame_stack import FrameStack
 from utils.fits_io.naming import counted

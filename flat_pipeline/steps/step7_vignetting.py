@@ -5,7 +5,6 @@ import numpy as np
 from flat_pipeline import illumination, mean_flats
 from flat_pipeline.frame_files import listed, load_groups, write_frame
 from flat_pipeline.products import VIGNETTING, of_filter
-from flat_pipeline.room import tasks_at_once
 from utils.application.log import progress
 from utils.fits_io.atomic import write_json
 from utils.fits_io.header_scan import scan_header
@@ -32,8 +31,8 @@ def run(config, context):
     with record.step("vignetting") as step:
         names = list(flats)
         summary = {}
-        at_once = tasks_at_once(
-            config.shared, scan_header(flats[names[0]]).shape, PIXEL_BYTES, context.waiting()
+        at_once = config.shared.tasks_at_once(
+            scan_header(flats[names[0]]).shape, PIXEL_BYTES, context.waiting()
         )
         for found, cards in illumination.find_all(config, flats, at_once):
             name, path = found.filter, illumination.illumination_path(config, found.filter, names)

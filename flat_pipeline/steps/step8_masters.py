@@ -3,7 +3,6 @@
 from flat_pipeline import defects, illumination, mean_flats
 from flat_pipeline.frame_files import listed
 from flat_pipeline.products import of_filter, setting_cards, write_masters, write_sky_median
-from flat_pipeline.room import tasks_at_once
 from utils.application.log import progress
 from utils.fits_io.naming import counted
 
@@ -24,7 +23,7 @@ def run(config, context):
         if record.mode == "make_master":
             found = illumination.load_illuminations(listed(record, "VIGNETTING"))
         flats = mean_flats.paths(record)
-        at_once = tasks_at_once(config.shared, combined.noisy.shape, PIXEL_BYTES, context.waiting())
+        at_once = config.shared.tasks_at_once(combined.noisy.shape, PIXEL_BYTES, context.waiting())
         judged = defects.judge_all(config, flats, found, at_once)
         for name, one in judged.items():
             _say(record, name, one)

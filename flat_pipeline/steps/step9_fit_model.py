@@ -6,7 +6,6 @@ import numpy as np
 
 from flat_pipeline import models
 from flat_pipeline.products import of_filter
-from flat_pipeline.room import tasks_at_once
 from utils.fits_io.mapped import native
 from utils.fits_io.naming import counted
 from utils.fits_io.workers import in_workers
@@ -38,7 +37,7 @@ def _say(config, record, fitted):
     opened = [models.FlatModel.load(refs, masters) for masters, _ in fitted]
     tasks = [(model, number) for model in opened for number in range(4)]
     numbers = in_workers(
-        lambda: _median_pixel, tasks, tasks_at_once(config.shared, opened[0].shape, PIXEL_BYTES)
+        lambda: _median_pixel, tasks, config.shared.tasks_at_once(opened[0].shape, PIXEL_BYTES)
     )
     for masters, design in fitted:
         own, numbers, of = numbers[:4], numbers[4:], of_filter(masters.filter)

@@ -15,6 +15,8 @@ PLOTS = ("all", "summary", "none")
 CLIP_SIGMA = 4.0
 FEW_GROUPS, SMALL_GROUPS = 12, 4 << 20
 """Groups, and their pixels together, of which every one is drawn without being asked for."""
+PROGRAM_BYTES = 200 << 20
+"""Memory of the program and its packages."""
 _BYTES = {"": 1, "K": 1000, "M": 1000**2, "G": 1000**3, "T": 1000**4}
 _BINARY_BYTES = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 _SMALLEST_MEMORY = 16 * 1000**2
@@ -324,6 +326,14 @@ class SharedOptions:
             return []
         few = count <= FEW_GROUPS and count * shape[0] * shape[1] <= SMALL_GROUPS
         return list(range(count)) if self.plots == "all" or few else sorted(set(summary))
+
+    def tasks_at_once(self, shape, pixel_bytes, waiting=0):
+        """How many tasks may be under way, by --jobs and --memory-limit: at least 1.
+
+        pixel_bytes : memory of a task for each pixel of a map of ``shape``.  waiting : bytes that are kept meanwhile.
+        """
+        room = (self.memory_limit - PROGRAM_BYTES - waiting) // max(1, pixel_bytes * math.prod(shape))
+        return max(1, min(self.jobs, room))
 
     def load_detector(self):
         """Return the `Detector` of --detector, or None where it was not given; InputError where it is unusable."""

@@ -1,12 +1,10 @@
 """Pictures of a step, drawn by all workers and written in their order."""
 
-import math
-
 from utils.fits_io.atomic import write_bytes
 from utils.fits_io.workers import in_workers
 
-PROGRAM_BYTES, PIXEL_BYTES = 200 << 20, 60
-"""Memory of the program, and for each pixel of what one worker draws."""
+PIXEL_BYTES = 60
+"""Memory for each pixel of what one worker draws."""
 
 
 def draw(shared, record, captions, tasks, shape=(0, 0)):
@@ -23,8 +21,7 @@ def draw(shared, record, captions, tasks, shape=(0, 0)):
     def work(task):
         return [(path, png_bytes(figure), *words) for path, figure, *words in task()]
 
-    room = (shared.memory_limit - PROGRAM_BYTES) // max(1, PIXEL_BYTES * math.prod(shape))
-    for drawn in in_workers(lambda: work, tasks, max(1, min(shared.jobs, room))):
+    for drawn in in_workers(lambda: work, tasks, shared.tasks_at_once(shape, PIXEL_BYTES)):
         for path, content, caption, section in drawn:
             record.claim(path)
             write_bytes(path, [content])

@@ -14,7 +14,7 @@ from matplotlib.backends.backend_agg import RendererAgg
 
 from utils.application.figure_style import averages
 
-KEPT = 4096
+KEPT = 1024
 """Texts that are remembered, and their sizes."""
 COLOURS = 256
 _ROOM = 2  # around a text, whose letters may lean over its ends [pixels]

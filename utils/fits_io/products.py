@@ -124,7 +124,7 @@ def write_products(products, jobs=1, done=None, together=1):
     products : sequence of (path, data, dict of the other parameters).  done : called with the number of each as soon as it
     stands under its name.  together : so many in a row share planes that are computed while they are written.
     """
-    most = MOST_OPEN // together * together
+    most = max(1, MOST_OPEN // together) * together
     for first in range(0, len(products), most):
         with ExitStack() as unfinished:
             files, sources, tails, ends = [], [], [], []

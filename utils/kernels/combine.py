@@ -124,7 +124,7 @@ def combine_quiet(stack, rule, work=None):
 def _of_integers(stack, work):
     """Statistics of n integers of m pixels; ``work`` (n, m) is filled with their distances to the rounded mean.
 
-    Returns mean float64, variance, how far the samples reach from the mean, and the highest sample, float32, each (m,).
+    Returns mean float64, variance and how far the samples reach from the mean float32, and the highest sample, each (m,).
     """
     n = len(stack)
     np.copyto(work, stack, casting="unsafe")
@@ -136,7 +136,7 @@ def _of_integers(stack, work):
     mean /= n
     rounded = mean.astype(np.float32)
     work -= rounded
-    low, high = (of(stack, axis=0).astype(np.float32) for of in (np.minimum.reduce, np.maximum.reduce))
+    low, high = np.minimum.reduce(stack, axis=0), np.maximum.reduce(stack, axis=0)
     variance = _variance(work, (mean - rounded).astype(np.float32), n)
     return mean, variance, np.maximum(high - rounded, rounded - low), high
 
